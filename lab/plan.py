@@ -1,0 +1,105 @@
+"""The plan: what a machine needs to build a lab, as pure data.
+
+A topology says what a person means; a plan says every address, route, sysctl, firewall line and program. Making one
+(`plan`) runs nothing and reads nothing but its argument, and two runs give the same bytes, so plans can be printed,
+compared and sent to a container.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Role = Literal["internet", "server", "relay", "host", "nat", "client"]
+Verdict = Literal["reachable", "unreachable"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interface(_Frozen):
+    """One interface of a node. `addresses` are written with a prefix length, for example ``192.0.2.1/32``."""
+
+    name: str
+    network: str
+    addresses: tuple[str, ...] = ()
+    mtu: int = 1500
+    ipv6: bool = False
+
+
+class Network(_Frozen):
+    """What joins nodes: a point-to-point link of two nodes, or a LAN whose bridge is its first member's interface."""
+
+    name: str
+    kind: Literal["p2p", "lan"]
+    members: tuple[tuple[str, str], ...]  # (node, interface)
+
+
+class Route(_Frozen):
+    destination: str  # a prefix; 0.0.0.0/0 and ::/0 are the defaults
+    interface: str | None = None
+    via: str | None = None
+    kind: Literal["unicast", "blackhole", "unreachable"] = "unicast"
+    table: int = 254
+
+
+class SourceRule(_Frozen):
+    """IPv6 packets from `source` look in `table` before the main one (which relay serves which host)."""
+
+    source: str
+    table: int
+
+
+class Firewall(_Frozen):
+    """Rules as the text that the tools take: `ipset restore`, `iptables-restore`, `nft -f`. Empty text: nothing."""
+
+    engine: Literal["iptables", "nftables"]
+    ipset: str = ""
+    iptables: str = ""
+    nftables: str = ""
+
+
+class Program(_Frozen):
+    """A program that the node runs. `kind` names an entry of `lab.programs`, `options` is that entry's own model."""
+
+    kind: str
+    options: dict[str, Any]
+
+
+class NodePlan(_Frozen):
+    name: str
+    role: Role
+    site: str | None = None
+    program: str | None = None  # "teredo-lab" or "miredo" where the node speaks Teredo
+    nat_kind: str | None = None
+    interfaces: tuple[Interface, ...] = ()
+    sysctls: dict[str, str] = {}
+    routes: tuple[Route, ...] = ()
+    rules: tuple[SourceRule, ...] = ()
+    firewall: Firewall | None = None
+    programs: tuple[Program, ...] = ()
+
+
+class Expectation(_Frozen):
+    """What a check of one ordered pair shall find, and why that is expected."""
+
+    source: str
+    destination: str
+    expected: Verdict
+    because: str
+
+
+class Plan(_Frozen):
+    name: str
+    nodes: tuple[NodePlan, ...]
+    networks: tuple[Network, ...]
+    expectations: tuple[Expectation, ...] = ()
+
+    def node(self, name: str) -> NodePlan:
+        """The node of that name. Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
