@@ -1,0 +1,179 @@
+"""The list of recent peers of a client or relay (RFC 4380 sections 5.2 and 5.4), with its limits.
+
+A peer is looked up by its IPv6 address (16 bytes). The list is bounded: strangers that were never trusted go first, the
+longest unused of them before the others, so that a flood of invented peers cannot push out working ones.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from lab.teredo.address import Endpoint
+
+PEER_VALIDITY: Final = 30.0
+"""Seconds since the last reception for which a trusted peer may be sent to (RFC 4380 section 5.2.4)."""
+
+BUBBLE_SPACING: Final = 2.0
+BUBBLE_LIMIT: Final = 4
+BUBBLE_WINDOW: Final = 300.0
+"""At most 4 bubbles in 300 s without a direct response, 2 s apart (RFC 4380 section 5.2.6)."""
+
+ANSWER_LIMIT: Final = 4
+ANSWER_WINDOW: Final = 8.0
+"""Answers to a peer's bubbles have a bucket of their own, or a client would be a reflector."""
+
+QUEUE_PACKETS: Final = 32
+QUEUE_BYTES: Final = 65536
+
+
+class Window:
+    """A sliding window: at most `limit` events in `span` seconds."""
+
+    __slots__ = ("_limit", "_span", "_times")
+
+    def __init__(self, limit: int, span: float) -> None:
+        self._limit, self._span = limit, span
+        self._times: deque[float] = deque(maxlen=limit)
+
+    def opens_at(self, now: float) -> float:
+        """The first moment, not before `now`, at which another event is allowed."""
+        if len(self._times) < self._limit:
+            return now
+        return max(now, self._times[0] + self._span)
+
+    def take(self, now: float) -> bool:
+        """Count an event if the window allows one now."""
+        if self.opens_at(now) > now:
+            return False
+        self._times.append(now)
+        return True
+
+    def clear(self) -> None:
+        self._times.clear()
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+
+@dataclass(slots=True)
+class Peer:
+    """One entry: what is known of a peer, the packets that wait for it, and what may still be sent to it.
+
+    A new entry looks as if it had last been heard and addressed 30 s ago (RFC 4380 section 5.2.6). `inbound` holds
+    packets *from* a native host that wait for the direct connectivity test, each with the endpoint it came from.
+    """
+
+    address: bytes
+    mapping: Endpoint | None = None
+    trusted: bool = False
+    nonce: bytes | None = None
+    last_received: float = float("-inf")
+    last_sent: float = float("-inf")
+    attempts: int = 0
+    bubbles: Window = field(default_factory=lambda: Window(BUBBLE_LIMIT, BUBBLE_WINDOW))
+    answers: Window = field(default_factory=lambda: Window(ANSWER_LIMIT, ANSWER_WINDOW))
+    outbound: deque[bytes] = field(default_factory=deque)
+    inbound: deque[tuple[Endpoint, bytes]] = field(default_factory=deque)
+    queued_bytes: int = 0
+
+    @classmethod
+    def new(cls, address: bytes, now: float) -> Peer:
+        return cls(address, last_received=now - PEER_VALIDITY, last_sent=now - PEER_VALIDITY)
+
+    def usable(self, now: float) -> bool:
+        """Trusted, and heard from in the last 30 s: packets may go straight to its mapping."""
+        return self.trusted and now - self.last_received < PEER_VALIDITY
+
+    def hold_outbound(self, ipv6: bytes) -> bool:
+        """Queue a packet for the peer. False, and nothing is kept, when the queue is full."""
+        if not self._room(len(ipv6)):
+            return False
+        self.outbound.append(ipv6)
+        return True
+
+    def hold_inbound(self, source: Endpoint, ipv6: bytes) -> bool:
+        """Queue a packet from the peer until it is trusted. False when the queue is full."""
+        if not self._room(len(ipv6)):
+            return False
+        self.inbound.append((source, ipv6))
+        return True
+
+    def _room(self, size: int) -> bool:
+        full = len(self.outbound) + len(self.inbound) >= QUEUE_PACKETS or self.queued_bytes + size > QUEUE_BYTES
+        if not full:
+            self.queued_bytes += size
+        return not full
+
+    def release(self) -> tuple[list[bytes], list[tuple[Endpoint, bytes]]]:
+        """Take out all waiting packets in their order: those for the peer, those from it."""
+        outbound, inbound = list(self.outbound), list(self.inbound)
+        self.outbound.clear()
+        self.inbound.clear()
+        self.queued_bytes = 0
+        return outbound, inbound
+
+
+class PeerList:
+    """Peers by IPv6 address, at most `limit` of them."""
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ValueError("a peer list holds at least one peer")
+        self._limit = limit
+        self._strangers: OrderedDict[bytes, Peer] = OrderedDict()
+        self._trusted: OrderedDict[bytes, Peer] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._trusted)
+
+    def __iter__(self) -> Iterator[Peer]:
+        yield from self._trusted.values()
+        yield from self._strangers.values()
+
+    def get(self, address: bytes) -> Peer | None:
+        """The entry of an address, now the most recently used one of its sort."""
+        for entries in (self._trusted, self._strangers):
+            peer = entries.get(address)
+            if peer is not None:
+                entries.move_to_end(address)
+                return peer
+        return None
+
+    def obtain(self, address: bytes, now: float) -> tuple[Peer, Peer | None]:
+        """The entry of an address, made if there is none, and the entry that had to make room for it."""
+        peer = self.get(address)
+        if peer is not None:
+            return peer, None
+        evicted = None
+        if len(self) >= self._limit:
+            evicted = (self._strangers or self._trusted).popitem(last=False)[1]
+        peer = self._strangers[address] = Peer.new(address, now)
+        return peer, evicted
+
+    def trust(self, peer: Peer, mapping: Endpoint, now: float) -> None:
+        """Mark a peer as trusted at a mapping: it has answered directly, so its bubble count starts anew."""
+        if self._strangers.pop(peer.address, None) is not None:
+            self._trusted[peer.address] = peer
+        peer.trusted, peer.mapping, peer.nonce = True, mapping, None
+        peer.last_received, peer.attempts = now, 0
+        peer.bubbles.clear()
+
+    def distrust(self, peer: Peer) -> None:
+        """Withdraw the trust in a peer that no longer answers."""
+        peer.trusted, peer.mapping = False, None
+        if self._trusted.pop(peer.address, None) is not None:
+            self._strangers[peer.address] = peer
+
+    def remove(self, peer: Peer) -> None:
+        self._trusted.pop(peer.address, None)
+        self._strangers.pop(peer.address, None)
+
+    def clear(self) -> list[Peer]:
+        """Forget all peers; returns them."""
+        gone = list(self)
+        self._trusted.clear()
+        self._strangers.clear()
+        return gone

@@ -1,0 +1,150 @@
+"""What a client and a relay share: peers, the packets that wait for them, and the attempts to reach them.
+
+An attempt is whatever the sender does to make a peer answer directly: bubbles for a Teredo peer, an echo request for a
+native host. It is repeated after 2 s, three times at most, and then the peer is given up (RFC 4380 sections 5.2.4 and
+5.4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from random import Random
+from typing import Any, Final
+
+from lab.teredo.address import Endpoint, Forbidden, is_teredo, text
+from lab.teredo.machine import Machine
+from lab.teredo.packet import ADDRESS_UNREACHABLE, HEADER
+from lab.teredo.peers import BUBBLE_SPACING, Peer, PeerList
+
+ATTEMPT_TIMEOUT: Final = 2.0
+ATTEMPTS: Final = 4
+"""One attempt and up to three repeats (RFC 4380 section 5.2.4)."""
+
+MAX_PEERS: Final = 8192
+
+
+class Tunnel(Machine):
+    """A machine that sends IPv6 packets to peers over UDP. Subclasses say what an attempt is."""
+
+    def __init__(self, rng: Random, forbidden: Forbidden, max_peers: int = MAX_PEERS) -> None:
+        super().__init__()
+        self._rng = rng
+        self._forbidden = forbidden
+        self._peers = PeerList(max_peers)
+
+    def forget_peers(self, now: float) -> None:
+        """Forget every peer and what waits for it, as after a change of address."""
+        for peer in self._peers.clear():
+            self._abandon(peer)
+
+    def peer_table(self, now: float) -> list[dict[str, Any]]:
+        """One row a peer: address, mapping, trusted, seconds since the last packet in each direction."""
+        return [
+            {
+                "address": text(peer.address),
+                "mapping": None if peer.mapping is None else str(peer.mapping),
+                "trusted": peer.usable(now),
+                "received_ago": round(now - peer.last_received, 3),
+                "sent_ago": round(now - peer.last_sent, 3),
+                "bubbles": len(peer.bubbles),
+                "queued": len(peer.outbound),
+            }
+            for peer in self._peers
+        ]
+
+    # What subclasses add
+
+    def _attempt(self, peer: Peer, now: float) -> None:
+        """Send what makes the peer answer."""
+        raise NotImplementedError
+
+    def _error_source(self) -> bytes:
+        """The IPv6 address that ICMPv6 errors to the host come from."""
+        raise NotImplementedError
+
+    def _given_up(self, peer: Peer) -> None:
+        """The peer did not answer; its queue is already gone."""
+        raise NotImplementedError
+
+    # What they share
+
+    def _peer(self, address: bytes, now: float) -> Peer:
+        peer, evicted = self._peers.obtain(address, now)
+        if evicted is not None:
+            self.counters["evicted peers"] += 1
+            self._abandon(evicted)
+        return peer
+
+    def _abandon(self, peer: Peer) -> None:
+        self._timers.cancel(peer.address)
+        outbound, _ = peer.release()
+        for ipv6 in outbound:
+            self._refuse(self._error_source(), ipv6, ADDRESS_UNREACHABLE)
+
+    def _transmit(self, peer: Peer, ipv6: bytes, to: Endpoint, now: float) -> None:
+        peer.last_sent = now
+        self.counters["sent"] += 1
+        self._send(ipv6, to)
+
+    def _queue(self, peer: Peer, ipv6: bytes, now: float) -> None:
+        """Hold a packet until the peer answers, and see to it that an attempt is under way."""
+        if not peer.hold_outbound(ipv6):
+            self._drop("queue full", peer=text(peer.address))
+        self._reach(peer, now)
+
+    def _reach(self, peer: Peer, now: float) -> None:
+        """Begin to reach a peer unless that is under way already."""
+        if peer.address not in self._timers:
+            peer.attempts = 0
+            self._try(peer, now)
+
+    def _try(self, peer: Peer, now: float) -> None:
+        if is_teredo(peer.address):
+            allowed = max(peer.last_sent + BUBBLE_SPACING, peer.bubbles.opens_at(now))
+            if allowed > now + BUBBLE_SPACING:  # four bubbles in 300 s went unanswered
+                self._give_up(peer, "bubble limit")
+                return
+            if allowed > now:
+                self._timers.set(peer.address, allowed)
+                return
+            peer.bubbles.take(now)
+        peer.attempts += 1
+        peer.last_sent = now
+        self._attempt(peer, now)
+        self._timers.set(peer.address, now + ATTEMPT_TIMEOUT)
+
+    def _timer(self, key: Hashable, now: float) -> None:
+        peer = self._peers.get(key) if isinstance(key, bytes) else None
+        if peer is None:
+            return
+        if peer.attempts >= ATTEMPTS:
+            self._give_up(peer, "no answer")
+        else:
+            self._try(peer, now)
+
+    def _give_up(self, peer: Peer, why: str) -> None:
+        self.counters["peers given up"] += 1
+        self._report("peer given up", peer=text(peer.address), why=why)
+        self._abandon(peer)
+        peer.attempts, peer.nonce = 0, None
+        self._given_up(peer)
+
+    def _trust(self, peer: Peer, mapping: Endpoint, now: float) -> None:
+        """The peer has answered from `mapping`: send and deliver what waited for that, in order."""
+        if not (peer.usable(now) and peer.mapping == mapping):
+            self._report("peer trusted", peer=text(peer.address), mapping=str(mapping))
+        self._peers.trust(peer, mapping, now)
+        self._timers.cancel(peer.address)
+        outbound, inbound = peer.release()
+        for ipv6 in outbound:
+            self._transmit(peer, ipv6, mapping, now)
+        for source, ipv6 in inbound:
+            if source == mapping:
+                self._deliver(ipv6)
+            else:
+                self._drop("queued from another endpoint", source=str(source))
+
+
+def is_whole_ipv6(ipv6: bytes) -> bool:
+    """Whether a packet from the host is one IPv6 packet of the length that its header says."""
+    return len(ipv6) >= HEADER and ipv6[0] >> 4 == 6 and len(ipv6) == HEADER + (ipv6[4] << 8 | ipv6[5])
