@@ -22,7 +22,7 @@ class RelayConfig:
     """What a relay is told. Raises ValueError for an impossible value.
 
     `address` is a native IPv6 address of the node, the source of its bubbles. `serves` are the prefixes that it
-    forwards to; empty means every global address outside 2001::/32. `host_specific` limits both directions to `address`.
+    forwards to; empty means every global address outside 2001::/32. `host_specific` limits both ways to `address`.
     `direct_bubbles` also sends bubbles straight to the client, as a relay behind a NAT must (section 5.4.1).
     """
 

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Protocol
@@ -97,13 +97,13 @@ class Runner:
             if isinstance(self.machine, Client):
                 stack.enter_context(self._watch_native_ipv6(self.machine))
             else:
-                self.do(lambda now: self.machine.start(now))
+                self.do(self.machine.start)
             stopped = self._loop.create_task(stop.wait())
             await asyncio.wait({stopped, changes}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             if changes.done():
                 changes.result()  # the interface could not be configured: let it be seen
-            self.do(lambda now: self.machine.stop(now))
+            self.do(self.machine.stop)
             await self._changes.join()
             changes.cancel()
             if self._wakeup is not None:
@@ -162,7 +162,7 @@ class Runner:
 
     def _tick(self) -> None:
         self._wakeup = None
-        self.do(lambda now: self.machine.tick(now))
+        self.do(self.machine.tick)
 
     async def _apply_changes(self) -> None:
         while True:
@@ -176,7 +176,7 @@ class Runner:
                 self._changes.task_done()
 
     @contextlib.contextmanager
-    def _watch_native_ipv6(self, client: Client) -> Any:
+    def _watch_native_ipv6(self, client: Client) -> Iterator[None]:
         """Start the client, unless and until the node has other IPv6 connectivity (RFC 4380 section 5.5)."""
         watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         watch.bind((0, RTMGRP_IPV6_ROUTE))
@@ -227,7 +227,7 @@ class Runner:
 
 
 @contextlib.asynccontextmanager
-async def _control_socket(path: Path, answer: Callable[[str], dict[str, Any]]) -> Any:
+async def _control_socket(path: Path, answer: Callable[[str], dict[str, Any]]) -> AsyncIterator[None]:
     """Serve one JSON line for each command line on a Unix socket that only its owner may use."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

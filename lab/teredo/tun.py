@@ -33,7 +33,7 @@ class TunError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """How the interface shall look: name, whether it carries the default route, and the source that hosts should use."""
+    """How the interface shall look: its name, the routes that it carries, and the source that hosts should use."""
 
     name: str
     default_route: bool = False
@@ -82,7 +82,7 @@ class Tun:
             if self.interface.teredo_route:
                 await self._route(ip, TEREDO_ROUTE, index, present=True)
 
-    async def _route(self, ip: Any, destination: str, index: int, *, present: bool) -> None:
+    async def _route(self, ip: AsyncIPRoute, destination: str, index: int, *, present: bool) -> None:
         options: dict[str, Any] = {"family": socket.AF_INET6, "dst": destination, "oif": index}
         if destination == DEFAULT_ROUTE:
             options["priority"] = DEFAULT_METRIC
