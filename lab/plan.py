@@ -93,6 +93,7 @@ class Expectation(_Frozen):
 
 class Plan(_Frozen):
     name: str
+    topology: str | None = None  # the file that it was made from
     nodes: tuple[NodePlan, ...]
     networks: tuple[Network, ...]
     expectations: tuple[Expectation, ...] = ()

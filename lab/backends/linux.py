@@ -1,0 +1,92 @@
+"""The few Linux calls that Python 3.11 does not offer: namespaces, mounts and what belongs to them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
+from typing import Final
+
+NEWNS: Final = 0x00020000
+NEWUSER: Final = 0x10000000
+NEWPID: Final = 0x20000000
+NEWNET: Final = 0x40000000
+
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 1 << 18
+MS_NOSUID_NODEV_NOEXEC: Final = 0x2 | 0x4 | 0x8
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Move this thread into new namespaces (unshare(2)). Raises OSError."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """Move this thread into the namespace that `fd` refers to (setns(2)). Raises OSError."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def mount(source: str, target: str, fstype: str | None, flags: int, data: str = "") -> None:
+    """mount(2). Raises OSError."""
+    kind = None if fstype is None else fstype.encode()
+    options = data.encode() or None
+    result = _libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), options)
+    _check(result, f"mount {target}")
+
+
+def set_process_name(name: str) -> None:
+    """The name that ps shows, cut to 15 bytes."""
+    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def die_with_parent(number: int) -> None:
+    """Have the kernel send this signal when the parent dies."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def current_netns() -> int:
+    """A file descriptor of this thread's network namespace."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class NetworkNamespaces:
+    """Network namespaces that live as long as this process: each is held by one file descriptor and nothing else."""
+
+    def __init__(self) -> None:
+        self._home = current_netns()
+        self.fds: dict[str, int] = {}
+
+    def create(self, name: str) -> None:
+        """Make a namespace; the thread stays where it was."""
+        unshare(NEWNET)
+        try:
+            self.fds[name] = current_netns()
+        finally:
+            setns(self._home, NEWNET)
+
+    @contextlib.contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Be in a namespace for a while. Sockets opened there stay there; nothing may be awaited meanwhile."""
+        setns(self.fds[name], NEWNET)
+        try:
+            yield
+        finally:
+            setns(self._home, NEWNET)
+
+    def enter(self, name: str) -> None:
+        """Move into a namespace for good, as a forked program does."""
+        setns(self.fds[name], NEWNET)

@@ -1,0 +1,153 @@
+"""The namespace backend: a lab inside one process's namespaces, for root and for ordinary users alike."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lab.backends import linux, supervisor
+from lab.logs import set_up as set_up_logs
+from lab.plan import Plan
+from lab.state import Lab, StateError
+
+_TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
+
+
+class MachineError(Exception):
+    """The machine lacks something; the message says what, what for, and how to get it."""
+
+
+def preflight(plan: Plan) -> None:
+    """See to it that the machine can run this plan, before anything is made. Raises MachineError."""
+    missing = []
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        missing.append("/dev/net/tun cannot be opened: load the module (modprobe tun) or allow its use (chmod 666)")
+    os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}"
+    firewalls = [node.firewall for node in plan.nodes if node.firewall is not None]
+    for command, needed in (
+        ("iptables-restore", any(firewall.iptables for firewall in firewalls)),
+        ("ipset", any(firewall.ipset for firewall in firewalls)),
+        ("nft", any(firewall.nftables for firewall in firewalls)),
+    ):
+        if needed and shutil.which(command) is None:
+            package = {"iptables-restore": "iptables", "nft": "nftables"}.get(command, command)
+            missing.append(f"the command {command} is missing, and NATs need it: install the package {package}")
+    if os.geteuid() != 0 and not _user_namespaces():
+        missing.append(
+            "unprivileged user namespaces are switched off: run as root, or allow them"
+            " (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000,"
+            " and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
+        )
+    if missing:
+        raise MachineError("\n".join(missing))
+
+
+def _user_namespaces() -> bool:
+    """Try it in a child: no sysctl tells the whole truth."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(OSError):
+            linux.unshare(linux.NEWUSER | linux.NEWNET)
+            status = 0
+        os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def launch(plan: Plan, lab: Lab) -> Iterator[dict[str, Any]]:
+    """Start a lab's supervisor and yield its reports; the last is `up`, or `failed` with `why` and `log`.
+
+    The lab's directory must have been prepared. Raises StateError when the supervisor dies without a word.
+    """
+    reading, writing = os.pipe()
+    user = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _become_supervisor(plan, lab, writing, user)
+    os.close(writing)
+    with os.fdopen(reading) as reports:
+        os.waitpid(pid, 0)  # it has forked the supervisor, and ended
+        for line in reports:
+            report: dict[str, Any] = json.loads(line)
+            yield report
+            if report["event"] in ("up", "failed"):
+                return
+    raise StateError(f"the supervisor of lab {lab.name!r} has died; its log is {lab.supervisor_log}")
+
+
+def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int] | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log = os.open(lab.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open("/dev/null", os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    set_up_logs(lab=lab.name)
+
+    def tell(report: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # whoever started us has gone; the lab goes on
+            os.write(reports, json.dumps(report).encode() + b"\n")
+
+    supervisor.run(plan, lab, tell, user=user)
+
+
+def execute(status: dict[str, Any], node: str, command: Sequence[str]) -> int:
+    """Run a command in a node of a running lab, on this terminal; returns its exit code as a shell gives it.
+
+    Raises StateError when there is no such node, OSError when its namespaces cannot be entered.
+    """
+    facts = next((facts for facts in status["nodes"] if facts["name"] == node), None)
+    if facts is None:
+        names = ", ".join(facts["name"] for facts in status["nodes"])
+        raise StateError(f"lab {status['name']!r} has no node {node!r}; it has {names}")
+    directory = Path.cwd()
+    _enter(status["supervisor"], facts["netns_fd"])
+    pid = os.fork()  # a PID namespace is for children
+    if pid == 0:
+        _replace(node, command, directory)
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # they are for the command
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def _enter(supervisor_pid: int, netns_fd: int) -> None:
+    """Move this process into a lab's namespaces: user first, since it gives the right to the others."""
+    process = Path(f"/proc/{supervisor_pid}")
+    with contextlib.ExitStack() as stack:
+        fds = {}
+        for name, path in (
+            ("user", process / "ns/user"),
+            ("mnt", process / "ns/mnt"),
+            ("pid", process / "ns/pid"),
+            ("net", process / f"fd/{netns_fd}"),
+        ):
+            fds[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fds[name])
+        if not os.path.samestat((process / "ns/user").stat(), Path("/proc/self/ns/user").stat()):
+            linux.setns(fds["user"], linux.NEWUSER)
+        linux.setns(fds["net"], linux.NEWNET)
+        linux.setns(fds["pid"], linux.NEWPID)
+        linux.setns(fds["mnt"], linux.NEWNS)
+
+
+def _replace(node: str, command: Sequence[str], directory: Path) -> NoReturn:
+    code = 127
+    try:
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+        os.environ["TEREDO_LAB_NODE"] = node
+        os.execvp(command[0], list(command))
+    except FileNotFoundError:
+        os.write(2, f"teredo-lab: {command[0]}: command not found\n".encode())
+    except OSError as error:
+        code = 126
+        os.write(2, f"teredo-lab: {command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(code)

@@ -1,0 +1,81 @@
+"""Namespaces, links and configuration of every node of a plan, as the supervisor makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lab.backends.linux import NetworkNamespaces
+from lab.node import NodeError, apply_firewall, apply_sysctls, configure
+from lab.plan import Network, NodePlan, Plan
+
+FIREWALL_WORKERS = 2
+
+Progress = Callable[[str, int, int], None]
+
+
+def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
+    """Make the plan's nodes as network namespaces of this process. Raises NodeError, naming the node.
+
+    `progress` is told what is being done, how much of it is done, and how much there is.
+    """
+    total = len(plan.nodes)
+    for done, node in enumerate(plan.nodes, 1):
+        namespaces.create(node.name)
+        with namespaces.inside(node.name):
+            apply_sysctls(node)  # before there are interfaces: they take the defaults
+        progress("namespaces", done, total)
+    for done, (gateway, links) in enumerate(_by_gateway(plan), 1):
+        with namespaces.inside(gateway):
+            _link(gateway, links, namespaces)
+        progress("links", done, total)
+    for done, node in enumerate(plan.nodes, 1):
+        with namespaces.inside(node.name):
+            configure(node)
+        progress("addresses and routes", done, total)
+    _firewalls([node for node in plan.nodes if node.firewall is not None], namespaces, progress)
+
+
+def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
+    """Networks by their first member, in whose namespace their links are made."""
+    networks: dict[str, list[Network]] = {}
+    for network in plan.networks:
+        networks.setdefault(network.members[0][0], []).append(network)
+    yield from networks.items()
+
+
+def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) -> None:
+    try:
+        with IPRoute() as ip:
+            for network in networks:
+                (_, name), *others = network.members
+                bridge = None
+                if network.kind == "lan":
+                    ip.link("add", ifname=name, kind="bridge")
+                    bridge = ip.link_lookup(ifname=name)[0]
+                for number, (node, interface) in enumerate(others):
+                    end = {} if bridge is None else {"master": bridge, "state": "up"}
+                    ip.link(
+                        "add",
+                        ifname=name if bridge is None else f"{name}{number}",
+                        kind="veth",
+                        peer={"ifname": interface, "net_ns_fd": namespaces.fds[node]},
+                        **end,
+                    )
+    except (NetlinkError, OSError, IndexError) as error:
+        raise NodeError(f"{gateway}: the kernel refused a link: {error}") from error
+
+
+def _firewalls(nodes: list[NodePlan], namespaces: NetworkNamespaces, progress: Progress) -> None:
+    """Load the firewalls side by side: most of that time goes to the tools."""
+
+    def load(node: NodePlan) -> None:
+        with namespaces.inside(node.name):
+            apply_firewall(node)
+
+    with ThreadPoolExecutor(FIREWALL_WORKERS) as pool:
+        for done, _ in enumerate(pool.map(load, nodes), 1):
+            progress("firewalls", done, len(nodes))

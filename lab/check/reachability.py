@@ -1,0 +1,179 @@
+"""Proves who reaches whom in a running lab: every expected pair, cold, by ICMPv6, UDP and TCP.
+
+A pair is probed in one direction only, until all paths have been made cold again; then the other directions follow. The
+first probe of a pair (ICMPv6) meets the cold path and pays for opening it; UDP and TCP follow on the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lab.backends.linux import NetworkNamespaces
+from lab.check import probes
+from lab.check.paths import Tap
+from lab.nat.flows import forget_remotes
+from lab.plan import Expectation, Plan
+from lab.state import Lab
+from lab.teredo.address import Endpoint, is_teredo, packed, parse
+from lab.teredo.runner import ask
+
+PROBES: Final = ("icmp6", "udp", "tcp")
+_PAIRS_AT_ONCE = 8
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class View:
+    """A running lab as a check sees it: the plan, the namespaces, and the answer of `status`."""
+
+    plan: Plan
+    namespaces: NetworkNamespaces
+    status: dict[str, Any]
+    lab: Lab
+
+
+class _Check:
+    def __init__(self, view: View, tell: Tell) -> None:
+        self._view = view
+        self._tell = tell
+        self._nodes = {node["name"]: node for node in view.status["nodes"]}
+        self._enter = view.namespaces.inside
+        self._relays = self._relay_hosts()
+        self._servers = {
+            address for node in view.plan.nodes if node.role == "server" for address in self._nodes[node.name]["ipv4"]
+        }
+        self.done = 0
+
+    def _relay_hosts(self) -> set[str]:
+        """IPv4 addresses from which packets of native hosts come."""
+        relays = {"relay", "server", "host"}
+        return {ip for node in self._view.status["nodes"] if node["role"] in relays for ip in node["ipv4"]}
+
+    def _address(self, name: str) -> str | None:
+        node = self._nodes[name]
+        if node["role"] == "client":
+            address: str | None = node["teredo_address"]
+            return address
+        return node["ipv6"][0] if node["ipv6"] else None
+
+    def cool(self) -> None:
+        """Make every path cold: programs of ours forget their peers, NATs whom their inside has talked to."""
+        for node in self._view.plan.nodes:
+            if (node.program == "teredo-lab" and node.role != "server") or node.role == "host":
+                control = self._view.lab.node_directory(node.name) / "teredo.sock"
+                with contextlib.suppress(OSError):  # it is not running, and remembers nothing
+                    ask(control, "forget-peers")
+            if node.role == "nat" and node.firewall is not None:
+                with self._enter(node.name):
+                    forget_remotes(node.firewall, self._servers)
+
+    async def phase(self, expectations: list[Expectation], total: int) -> None:
+        """Probe pairs side by side; no two of them share both ends."""
+        with self._enter("internet"):
+            tap = Tap()
+        at_once = asyncio.Semaphore(_PAIRS_AT_ONCE)
+        ends = {name for pair in expectations for name in (pair.source, pair.destination)}
+        alive = [name for name in ends if self._address(name) is not None]
+
+        async def one(pair: Expectation) -> None:
+            async with at_once:
+                results = [self._result(pair, probe, await self._probe(pair, probe), tap) for probe in PROBES]
+            self.done += 1
+            self._tell({"event": "pair", "done": self.done, "total": total, "results": results})
+
+        with tap.listening():
+            async with probes.responders(self._enter, alive):
+                await asyncio.gather(*(one(pair) for pair in expectations))
+
+    async def _probe(self, pair: Expectation, probe: str) -> probes.Outcome:
+        address = self._address(pair.destination)
+        if address is None:
+            return probes.Outcome(False, reason=self._without_address(pair.destination))
+        if probe == "tcp" and self._nodes[pair.destination]["role"] == "host":
+            probe = "http"
+        function = {"icmp6": probes.icmp6, "udp": probes.udp, "tcp": probes.tcp, "http": probes.http}[probe]
+        outcome = await function(self._enter, pair.source, address)
+        if not outcome.reachable and self._address(pair.source) is None:
+            return probes.Outcome(False, reason=f"{outcome.reason}: {self._without_address(pair.source)}")
+        return outcome
+
+    def _without_address(self, name: str) -> str:
+        node = self._nodes[name]
+        why = f" ({node['reason']})" if node["reason"] else ""
+        return f"{name} has no Teredo address: it is {node['state']}{why}"
+
+    def _result(self, pair: Expectation, probe: str, outcome: probes.Outcome, tap: Tap) -> dict[str, Any]:
+        observed = "reachable" if outcome.reachable else "unreachable"
+        return {
+            "source": pair.source,
+            "destination": pair.destination,
+            "probe": probe,
+            "expected": pair.expected,
+            "observed": observed,
+            "ok": observed == pair.expected,
+            "path": self._path(pair, probe, tap) if outcome.reachable else None,
+            "first_packet_ms": outcome.first_packet_ms,
+            "rtt_ms": outcome.rtt_ms,
+            "reason": outcome.reason if outcome.reason or not outcome.reachable else None,
+            "because": pair.because,
+        }
+
+    def _path(self, pair: Expectation, probe: str, tap: Tap) -> str | None:
+        source, destination = self._address(pair.source), self._address(pair.destination)
+        if source is None or destination is None:
+            return None
+        outer = tap.outer(source, destination, probe)
+        if not outer:
+            return "local" if is_teredo(packed(source)) and is_teredo(packed(destination)) else None
+        teredo = parse(packed(destination))
+        kinds = {self._kind(endpoint, teredo.mapped if teredo else None) for endpoint in outer}
+        if kinds == {"direct"} and not is_teredo(packed(source)):
+            return "relay"  # what comes from a native host has passed a relay before it was tunnelled
+        return " and ".join(sorted(kinds))
+
+    def _kind(self, endpoint: Endpoint, mapped: Endpoint | None) -> str:
+        if endpoint == mapped:
+            return "direct"
+        return "relay" if endpoint.host in self._relays else str(endpoint)
+
+
+def phases(expectations: list[Expectation], miredo: set[str]) -> tuple[list[Expectation], list[Expectation]]:
+    """Split ordered pairs into two lists of which neither holds a pair and its reverse.
+
+    A pair with one Miredo end is probed from that end first: Miredo cannot be told to forget, so only its own first
+    packet is sure to meet a cold peer list. The other direction still meets cold NATs and a cold peer of ours.
+    """
+    first: list[Expectation] = []
+    second: list[Expectation] = []
+    begun: set[tuple[str, str]] = set()
+    for pair in sorted(expectations, key=lambda pair: pair.source not in miredo):
+        if (pair.destination, pair.source) in begun:
+            second.append(pair)
+        else:
+            first.append(pair)
+            begun.add((pair.source, pair.destination))
+    return first, second
+
+
+def run(view: View, request: dict[str, Any], tell: Tell) -> None:
+    """Check the expected pairs of a lab, or those between `nodes` of the request; tell results as they come."""
+    wanted = set(request.get("nodes") or ())
+    left_out = {node["name"]: node["reason"] for node in view.status["nodes"] if node["state"] == "left out"}
+    pairs = [
+        pair
+        for pair in view.plan.expectations
+        if not {pair.source, pair.destination} & left_out.keys()
+        and (not wanted or {pair.source, pair.destination} <= wanted)
+    ]
+    tell({"event": "left out", "nodes": left_out})
+    check = _Check(view, tell)
+    miredo = {node.name for node in view.plan.nodes if node.program == "miredo"}
+    for phase in phases(pairs, miredo):
+        if phase:
+            check.cool()
+            asyncio.run(check.phase(phase, len(pairs)))

@@ -1,0 +1,383 @@
+"""The command `teredo-lab`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lab import state
+from lab.cli_teredo import app as teredo_app
+from lab.plan import Plan
+from lab.state import Lab, StateError
+from lab.topology.load import TopologyError, load
+from lab.topology.model import Topology
+
+OK, FAILED, BAD_INPUT, MACHINE = 0, 1, 2, 3
+SETTLE_TIMEOUT = 40.0
+
+app = typer.Typer(
+    name="teredo-lab",
+    help="A laboratory in which Teredo really runs: clients behind real NATs, servers, relays, native IPv6 hosts.",
+    epilog="Exit codes: 0 all as expected, 1 an expectation failed, 2 bad input, 3 the machine lacks something.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+app.add_typer(teredo_app, name="teredo")
+
+err = Console(stderr=True)
+out = Console()
+
+TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
+Name = Annotated[
+    str | None, typer.Option("--name", "-n", help="The lab's name, where several run.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
+
+
+def fail(code: int, message: object) -> NoReturn:
+    """Print an error and leave."""
+    err.print(f"teredo-lab: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def the_lab(name: str | None) -> Lab:
+    """The lab of that name, or the only one that runs."""
+    if name is not None:
+        return Lab(name)
+    running = state.labs()
+    if len(running) == 1:
+        return running[0]
+    if not running:
+        fail(BAD_INPUT, "no lab is running: start one with `teredo-lab up`")
+    fail(BAD_INPUT, f"several labs are running, say which with --name: {', '.join(lab.name for lab in running)}")
+
+
+def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
+    """Load and plan a topology, or leave with its errors."""
+    from lab.planner import plan  # noqa: PLC0415 - only some commands plan
+
+    try:
+        topology = load(file)
+    except TopologyError as error:
+        fail(BAD_INPUT, error)
+    planned = plan(topology)
+    return topology, planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Any]:
+    """A function that shows reports of progress on standard error."""
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(report: dict[str, Any]) -> None:
+            what = report["what"]
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=report["total"])
+            bar.update(tasks[what], completed=report["done"], total=report["total"])
+
+        yield show
+
+
+@app.command()
+def up(
+    file: TopologyFile = DEFAULT_TOPOLOGY,
+    name: Name = None,
+    backend: Annotated[str, typer.Option(help="How nodes come to exist: `netns` (network namespaces).")] = "netns",
+    check: Annotated[bool, typer.Option("--check", help="Check reachability as soon as the lab is up.")] = False,
+    recreate: Annotated[bool, typer.Option("--recreate", help="Take down a lab of this name first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a lab up. A lab that is up already, from the same topology, is left as it is.
+
+    Example: `teredo-lab up topologies/default.yaml --check`
+    """
+    if backend != "netns":
+        fail(BAD_INPUT, f"there is no backend {backend!r}; there is netns")
+    _, plan = read(file, name)
+    lab = Lab(plan.name)
+    with state.starting():
+        if recreate:
+            lab.down()
+        if lab.pid() is None:
+            _launch(plan, lab, quiet=as_json)
+        elif not lab.plan_file.exists() or Plan.model_validate_json(lab.plan_file.read_bytes()) != plan:
+            fail(
+                BAD_INPUT,
+                f"lab {lab.name!r} is up with another topology: `teredo-lab down -n {lab.name}`, or --recreate",
+            )
+    settled = _settle(lab, quiet=as_json)
+    status = lab.ask_once("status")
+    if not (as_json and check):
+        _print_status(status, as_json=as_json)
+    failed = [node for node in status["nodes"] if node["state"] == "failed"]
+    for node in failed:
+        err.print(f"{node['name']} failed: {node['reason']}", style="red", highlight=False, soft_wrap=True)
+    if not settled:
+        err.print("some nodes have not settled; see `teredo-lab status`", style="yellow")
+    if check:
+        _check(lab, [], as_json=as_json, junit=None)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _launch(plan: Plan, lab: Lab, *, quiet: bool) -> None:
+    from lab.backends import netns  # noqa: PLC0415 - slow to import, and only used here
+
+    try:
+        netns.preflight(plan)
+        lab.prepare()
+    except (netns.MachineError, StateError) as error:
+        fail(MACHINE, error)
+    reports = netns.launch(plan, lab)
+    try:
+        first = next(reports)  # forked: from here on there may be threads
+        with progress_bar(quiet=quiet) as show:
+            report = first
+            while report["event"] == "progress":
+                show(report)
+                report = next(reports)
+        if report["event"] == "failed":
+            fail(FAILED, f"{report['why']}\nlog: {report['log']}")
+        lab.plan_file.write_text(plan.model_dump_json())
+    except StateError as error:
+        fail(FAILED, error)
+    except KeyboardInterrupt:
+        lab.down()
+        fail(FAILED, "interrupted; the lab is down")
+
+
+def _settle(lab: Lab, *, quiet: bool) -> bool:
+    settled = True
+    with progress_bar(quiet=quiet) as show:
+        for report in lab.ask("settle", timeout=SETTLE_TIMEOUT):
+            if report["event"] == "progress":
+                show(report)
+            else:
+                settled = False
+    return settled
+
+
+@app.command()
+def down(
+    name: Name = None,
+    all_: Annotated[bool, typer.Option("--all", help="Take all of your labs down.")] = False,
+) -> None:
+    """Take a lab down, in whatever state it is. Nothing of it is left."""
+    gone = []
+    for lab in state.all_labs() if all_ else [Lab(name) if name else _only_lab()]:
+        if lab.down():
+            gone.append(lab.name)
+    err.print(f"down: {', '.join(gone)}" if gone else "nothing was up", highlight=False)
+
+
+def _only_lab() -> Lab:
+    known = state.all_labs()
+    if len(known) > 1:
+        fail(BAD_INPUT, f"several labs are up, say which with --name, or --all: {', '.join(lab.name for lab in known)}")
+    return known[0] if known else Lab("default")
+
+
+@app.command()
+def status(
+    node: Annotated[str | None, typer.Argument(help="Show one node in full.", show_default=False)] = None,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """Show a running lab, or one node with the state of its Teredo program."""
+    lab = the_lab(name)
+    facts = lab.ask_once("status")
+    if node is None:
+        _print_status(facts, as_json=as_json)
+        return
+    from lab.cli_teredo import print_state  # noqa: PLC0415
+    from lab.teredo.runner import ask  # noqa: PLC0415
+
+    row = next((row for row in facts["nodes"] if row["name"] == node), None)
+    if row is None:
+        fail(
+            BAD_INPUT,
+            f"lab {lab.name!r} has no node {node!r}; it has {', '.join(row['name'] for row in facts['nodes'])}",
+        )
+    try:
+        row["teredo"] = ask(lab.node_directory(node) / "teredo.sock", "state")
+    except OSError:
+        row["teredo"] = None
+    if as_json:
+        print(json.dumps(row, indent=2))
+        return
+    for key, value in row.items():
+        if key not in ("teredo", "netns_fd") and value not in (None, []):
+            out.print(f"{key + ':':<16} {', '.join(value) if isinstance(value, list) else value}", highlight=False)
+    if row["teredo"] is not None:
+        out.print()
+        print_state(row["teredo"], out)
+
+
+def _print_status(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    table = Table(title=f"lab {facts['name']} ({facts['backend']})", title_justify="left")
+    for column in ("node", "role", "site", "program", "state", "addresses"):
+        table.add_column(column)
+    for node in facts["nodes"]:
+        if node["role"] == "internet":
+            continue
+        role = f"{node['role']} {node['nat_kind']}" if node["nat_kind"] and node["role"] == "nat" else node["role"]
+        style = {"failed": "red", "off-line": "yellow", "left out": "yellow"}.get(node["state"], "")
+        addresses = [node["teredo_address"]] if node["teredo_address"] else [*node["ipv4"], *node["ipv6"]]
+        text = node["state"] + (f"\n{node['reason']}" if node["reason"] else "")
+        table.add_row(
+            node["name"],
+            role,
+            node["site"] or "",
+            node["program"] or "",
+            f"[{style}]{text}" if style else text,
+            "\n".join(addresses),
+        )
+    out.print(table)
+
+
+@app.command()
+def check(
+    nodes: Annotated[list[str] | None, typer.Argument(help="Only pairs among these nodes.", show_default=False)] = None,
+    name: Name = None,
+    as_json: Json = False,
+    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.", show_default=False)] = None,
+) -> None:
+    """Prove who reaches whom: every ordered pair, cold, by ICMPv6, UDP and TCP.
+
+    Example: `teredo-lab check alice bob --json`
+    """
+    _check(the_lab(name), nodes or [], as_json=as_json, junit=junit)
+
+
+def _check(lab: Lab, nodes: list[str], *, as_json: bool, junit: Path | None) -> None:
+    from lab.check import report  # noqa: PLC0415
+
+    known = {node["name"] for node in lab.ask_once("status")["nodes"]}
+    if unknown := set(nodes) - known:
+        fail(BAD_INPUT, f"lab {lab.name!r} has no node {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
+    results: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
+    with progress_bar(quiet=as_json) as show:
+        for answer in lab.ask("check", nodes=nodes):
+            if answer["event"] == "left out":
+                left_out = answer["nodes"]
+            elif answer["event"] == "pair":
+                results += answer["results"]
+                show({"what": "checking pairs", "done": answer["done"], "total": answer["total"]})
+    order = {probe: at for at, probe in enumerate(("icmp6", "udp", "tcp"))}
+    results.sort(key=lambda result: (result["source"], result["destination"], order[result["probe"]]))
+    good = all(result["ok"] for result in results)
+    if junit is not None:
+        try:
+            report.write_junit(results, junit, f"teredo-lab.{lab.name}")
+        except OSError as error:
+            fail(BAD_INPUT, f"cannot write {junit}: {error.strerror}")
+    if as_json:
+        print(json.dumps({"ok": good, "results": results, "left_out": left_out}, indent=2))
+    else:
+        report.show(results, out)
+        for node, reason in left_out.items():
+            err.print(f"left out: {node}: {reason}", style="yellow", highlight=False, soft_wrap=True)
+    if not good:
+        raise typer.Exit(FAILED)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+def exec_(
+    node: Annotated[str, typer.Argument(help="The node to run it in.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="The command and its arguments.")],
+    name: Name = None,
+) -> None:
+    """Run a command in a node. Nodes know each other by name.
+
+    Example: `teredo-lab exec alice -- ping -6 -c 3 web`
+    """
+    _execute(name, node, command)
+
+
+@app.command()
+def shell(node: Annotated[str, typer.Argument(help="The node to enter.")], name: Name = None) -> None:
+    """Open a shell in a node."""
+    _execute(name, node, [os.environ.get("SHELL", "/bin/sh")])
+
+
+def _execute(name: str | None, node: str, command: list[str]) -> NoReturn:
+    from lab.backends import netns  # noqa: PLC0415
+
+    facts = the_lab(name).ask_once("status")
+    sys.stdout.flush()
+    try:
+        raise typer.Exit(netns.execute(facts, node, command))
+    except OSError as error:
+        fail(MACHINE, f"cannot enter {node}: {error}")
+
+
+@app.command()
+def logs(
+    node: Annotated[str | None, typer.Argument(help="A node; without one, the supervisor.", show_default=False)] = None,
+    name: Name = None,
+) -> None:
+    """Print the log of a node's programs, or of the lab's supervisor."""
+    lab = the_lab(name)
+    path = lab.supervisor_log if node is None else lab.log(node)
+    try:
+        print(path.read_text(errors="replace"), end="")
+    except OSError as error:
+        fail(BAD_INPUT, f"there is no log {path}: {error.strerror}")
+
+
+@app.command("plan")
+def plan_(file: TopologyFile = DEFAULT_TOPOLOGY, name: Name = None) -> None:
+    """Print the plan of a topology as JSON: every address, route, firewall line and program. Makes nothing."""
+    print(read(file, name)[1].model_dump_json(indent=2))
+
+
+@app.command()
+def schema(
+    check: Annotated[bool, typer.Option("--check", help="Compare with the copy in the package instead.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Renew the copy in the package.")] = False,
+) -> None:
+    """Print the JSON Schema of topology files, for editors."""
+    from lab.topology.schema import SCHEMA_FILE, schema_text  # noqa: PLC0415
+
+    text = schema_text()
+    if write:
+        SCHEMA_FILE.write_text(text)
+    elif check:
+        if SCHEMA_FILE.read_text() != text:
+            fail(FAILED, f"{SCHEMA_FILE} is out of date: run `teredo-lab schema --write`")
+    else:
+        print(text, end="")
+
+
+def main() -> None:
+    """Entry point: problems of the lab's state become one line and exit code 2."""
+    try:
+        app()
+    except StateError as error:
+        err.print(f"teredo-lab: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(BAD_INPUT)
+    except BrokenPipeError:
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

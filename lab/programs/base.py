@@ -1,0 +1,32 @@
+"""What a node can run, behind one small interface: a function that is called in a process of its own, in the node.
+
+It returns when the program has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a program is given: its node's name, a directory for its files, and whom to tell of its state.
+
+    `notify` takes the name of an event and facts about it. Every program sends `state` with a `state` and a `reason`;
+    one that holds a Teredo address adds `address`.
+    """
+
+    node: str
+    directory: Path
+    notify: Callable[[str, dict[str, Any]], None]
+
+    @property
+    def control(self) -> Path:
+        """Where a program of ours serves its control socket."""
+        return self.directory / "teredo.sock"
+
+
+Run = Callable[[dict[str, Any], Context], None]

@@ -1,0 +1,162 @@
+"""Debian's Miredo as programs of a node: the real daemons, configured for the lab, watched through the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pwd
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.rtnl import RTMGRP_IPV6_IFADDR, RTMGRP_LINK
+
+from lab.programs.base import Context
+from lab.teredo.address import is_teredo, packed
+from lab.teredo.runner import stop_on_signals
+
+_STOP_TIMEOUT = 3.0
+_USER = "miredo"
+
+
+def problem() -> str | None:
+    """Why Miredo cannot run here, or None. It wants its own user besides root, which one mapped user cannot give."""
+    missing = [name for name in ("miredo", "miredo-server") if _find(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} not found: install Debian's packages miredo and miredo-server"
+    try:
+        user = pwd.getpwnam(_USER).pw_uid
+    except KeyError:
+        return f"there is no user {_USER!r}, which Debian's package makes"
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= user < first + count:
+            return None
+    return f"Miredo gives up root for the user {_USER!r}, and an ordinary user's lab has only one user: run as root"
+
+
+def _find(name: str) -> str | None:
+    return shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
+
+
+def client(options: dict[str, Any], context: Context) -> None:
+    """A Miredo client; its state is what the kernel says of its interface."""
+    settings = {
+        "InterfaceName": options["tun"],
+        "ServerAddress": options["server"],
+        "ServerAddress2": options["secondary"],
+        "BindAddress": options["bind"],
+        "BindPort": options["port"],
+    }
+    asyncio.run(_daemon("miredo", settings, context, options["tun"]))
+
+
+def relay(options: dict[str, Any], context: Context) -> None:
+    """A Miredo relay: it routes 2001::/32 to its interface itself."""
+    settings = {
+        "RelayType": "relay",
+        "InterfaceName": options["tun"],
+        "BindAddress": options["bind"],
+        "BindPort": options["port"],
+    }
+    asyncio.run(_daemon("miredo", settings, context, options["tun"]))
+
+
+def server(options: dict[str, Any], context: Context) -> None:
+    """A Miredo server."""
+    settings = {
+        "InterfaceName": options["tun"],
+        "ServerBindAddress": options["primary"],
+        "ServerBindAddress2": options["secondary"],
+    }
+    asyncio.run(_daemon("miredo-server", settings, context, options["tun"]))
+
+
+async def _daemon(name: str, settings: dict[str, Any], context: Context, interface: str) -> None:
+    """Run a daemon in the foreground until SIGTERM, telling of each change of its interface."""
+    stop = stop_on_signals()
+    config = context.directory / f"{name}.conf"
+    config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+    command = _find(name)
+    assert command is not None
+    with _interface_changes() as changed:
+        daemon = await asyncio.create_subprocess_exec(
+            command,
+            "-f",
+            "-c",
+            str(config),
+            "-p",
+            str(context.directory / f"{name}.pid"),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        is_client = "ServerAddress" in settings
+        watcher = asyncio.create_task(_watch(changed, interface, is_client=is_client, context=context))
+        ended = asyncio.create_task(daemon.wait())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        watcher.cancel()
+        if not ended.done():
+            daemon.send_signal(signal.SIGTERM)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(ended), _STOP_TIMEOUT)
+            if not ended.done():
+                daemon.kill()
+                await ended
+        elif not stop.is_set():
+            raise RuntimeError(f"{name} ended by itself with exit code {daemon.returncode}")
+
+
+@contextlib.contextmanager
+def _interface_changes() -> Iterator[asyncio.Event]:
+    """An event that is set at each change of a link or an IPv6 address of this node."""
+    changed = asyncio.Event()
+    changed.set()
+    watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    watch.bind((0, RTMGRP_IPV6_IFADDR | RTMGRP_LINK))
+
+    def drain() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while watch.recv(65536):
+                changed.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(watch, drain)
+    try:
+        yield changed
+    finally:
+        loop.remove_reader(watch)
+        watch.close()
+
+
+async def _watch(changed: asyncio.Event, interface: str, *, is_client: bool, context: Context) -> None:
+    told: tuple[str, str | None] | None = None
+    while True:
+        await changed.wait()
+        changed.clear()
+        up, address = await _look(interface)
+        if is_client:
+            state = ("qualified" if address else "starting", address)
+        else:
+            state = ("running" if up else "starting", None)
+        if state != told:
+            told = state
+            context.notify("state", {"state": state[0], "reason": None, "address": address})
+
+
+async def _look(interface: str) -> tuple[bool, str | None]:
+    """Whether the interface is up, and the Teredo address that it has."""
+    async with AsyncIPRoute() as ip:
+        indexes = await ip.link_lookup(ifname=interface)
+        if not indexes:
+            return False, None
+        (link,) = [link async for link in await ip.link("get", index=indexes[0])] or [None]
+        up = link is not None and bool(link["flags"] & 1)
+        async for row in await ip.addr("dump", family=socket.AF_INET6, index=indexes[0]):
+            address = row.get("IFA_ADDRESS")
+            if address is not None and is_teredo(packed(address)):
+                return up, str(address)
+        return up, None

@@ -1,0 +1,92 @@
+"""Our own Teredo as programs of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from lab.programs.base import Context
+from lab.teredo.client import ClientConfig
+from lab.teredo.relay import RelayConfig
+from lab.teredo.runner import run_client, run_relay, run_server, stop_on_signals
+from lab.teredo.server import ServerConfig
+
+_log = logging.getLogger("teredo")
+
+QUIET = frozenset({"dropped", "mapping verified", "peer trusted"})
+"""Events that a program logs only when asked to be talkative: there may be one for every packet."""
+
+
+def log_event(name: str, facts: dict[str, Any]) -> None:
+    """One structured log line for an event."""
+    _log.log(logging.DEBUG if name in QUIET else logging.INFO, name, extra={"facts": facts})
+
+
+def _notify(context: Context) -> Callable[[str, dict[str, Any]], None]:
+    def notify(name: str, facts: dict[str, Any]) -> None:
+        log_event(name, facts)
+        if name not in QUIET:
+            context.notify(name, facts)
+
+    return notify
+
+
+def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    async def until_stopped() -> None:
+        await main(stop_on_signals())
+
+    asyncio.run(until_stopped())
+
+
+def client(options: dict[str, Any], context: Context) -> None:
+    """A Teredo client (RFC 4380 section 5.2)."""
+    config = ClientConfig(
+        options["server"],
+        options["secondary"],
+        refresh_interval=options["refresh_interval"],
+        client_id=(options.get("client_id") or "").encode(),
+        secret=None if options.get("secret") is None else options["secret"].encode(),
+    )
+    _run(
+        lambda stop: run_client(
+            config,
+            bind=options["bind"],
+            port=options["port"],
+            tun=options["tun"],
+            notify=_notify(context),
+            stop=stop,
+            control=context.control,
+        )
+    )
+
+
+def server(options: dict[str, Any], context: Context) -> None:
+    """A Teredo server (RFC 4380 section 5.3)."""
+    relaying = options.get("relay")
+    config = ServerConfig(
+        options["primary"],
+        options["secondary"],
+        secrets={name.encode(): secret.encode() for name, secret in options["secrets"].items()},
+        relay=None if relaying is None else RelayConfig(relaying["address"]),
+    )
+    _run(
+        lambda stop: run_server(config, tun=options["tun"], notify=_notify(context), stop=stop, control=context.control)
+    )
+
+
+def relay(options: dict[str, Any], context: Context) -> None:
+    """A Teredo relay, of its site or of its own host alone (RFC 4380 section 5.4)."""
+    config = RelayConfig(options["address"], host_specific=options["host_specific"])
+    _run(
+        lambda stop: run_relay(
+            config,
+            bind=options["bind"],
+            port=options["port"],
+            tun=options["tun"],
+            notify=_notify(context),
+            stop=stop,
+            control=context.control,
+        )
+    )

@@ -1,0 +1,172 @@
+"""Where running labs keep their files: one directory a lab, for the user who started it.
+
+A lab's supervisor holds a lock on its `pid` file for as long as it lives. So whether a lab runs is a question to the
+kernel, and the answer stays right however the supervisor died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ENVIRONMENT: Final = "TEREDO_LAB_RUN"
+_STOP_TIMEOUT = 5.0
+
+
+class StateError(Exception):
+    """A lab is not in the state that a command needs; the message says what to do."""
+
+
+def root() -> Path:
+    """The directory of all labs of this user: $TEREDO_LAB_RUN, else below /run, else below /tmp."""
+    if ENVIRONMENT in os.environ:
+        return Path(os.environ[ENVIRONMENT])
+    if os.geteuid() == 0:
+        return Path("/run/teredo-lab")
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "teredo-lab"
+    return Path(f"/tmp/teredo-lab-{os.geteuid()}")  # noqa: S108 - made with mode 0700 and checked
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab by its name, running or not."""
+
+    name: str
+
+    @property
+    def directory(self) -> Path:
+        return root() / self.name
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "socket"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.directory / "plan.json"
+
+    @property
+    def hosts_file(self) -> Path:
+        return self.directory / "hosts"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "pid"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.directory / "supervisor.log"
+
+    def log(self, node: str) -> Path:
+        return self.node_directory(node) / "log"
+
+    def node_directory(self, node: str) -> Path:
+        return self.directory / "nodes" / node
+
+    def prepare(self) -> None:
+        """Make the lab's directory, empty but for what is made next. Raises StateError."""
+        base = root()
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if base.stat().st_uid != os.geteuid():
+            raise StateError(f"{base} belongs to another user: set {ENVIRONMENT} to a directory of yours")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(mode=0o755)
+
+    def pid(self) -> int | None:
+        """The supervisor's process id, or None when no supervisor lives."""
+        try:
+            with self.pid_file.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or 0) or None
+                return None
+        except (OSError, ValueError):
+            return None
+
+    def down(self) -> bool:
+        """Stop the lab, in whatever state it is, and remove its files. Returns whether there was anything to do."""
+        was_there = self.directory.exists()
+        pid = self.pid()
+        if pid is not None:
+            _stop(pid)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return was_there
+
+    def ask(self, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """Send a command to the supervisor and yield its answers until the last. Raises StateError."""
+        if self.pid() is None:
+            raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            try:
+                connection.connect(str(self.socket))
+            except OSError as error:
+                raise StateError(f"lab {self.name!r} is still starting or does not answer: {error}") from error
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                for line in stream:
+                    answer: dict[str, Any] = json.loads(line)
+                    if answer.get("event") == "end":
+                        return
+                    if "problem" in answer:
+                        raise StateError(answer["problem"])
+                    yield answer
+        raise StateError(f"lab {self.name!r} has died; its log is {self.supervisor_log}")
+
+    def ask_once(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """The only answer to a command. Raises StateError."""
+        for answer in self.ask(command, **arguments):
+            return answer
+        raise StateError(f"lab {self.name!r} gave no answer to {command}")
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Keep two `up` apart, also of one name."""
+    root().mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = os.open(root(), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def labs() -> list[Lab]:
+    """The labs that run now, by name."""
+    with contextlib.suppress(OSError):
+        return [lab for path in sorted(root().iterdir()) if (lab := Lab(path.name)).pid() is not None]
+    return []
+
+
+def all_labs() -> list[Lab]:
+    """The labs that run or have left files."""
+    with contextlib.suppress(OSError):
+        return [Lab(path.name) for path in sorted(root().iterdir()) if path.is_dir()]
+    return []
+
+
+def _stop(pid: int) -> None:
+    """Ask a process to end, and after a while make it; return when it is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with os.fdopen(handle):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+            if select.select([handle], [], [], _STOP_TIMEOUT)[0]:
+                return
