@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
-from collections.abc import Iterator
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 NEWNS: Final = 0x00020000
@@ -17,6 +21,11 @@ MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 1 << 18
 MS_NOSUID_NODEV_NOEXEC: Final = 0x2 | 0x4 | 0x8
+
+_SIOCGIFFLAGS = 0x8913
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GLINK = 0x0A
+_IFF_RUNNING = 0x40
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -61,6 +70,28 @@ def die_with_parent(number: int) -> None:
 def current_netns() -> int:
     """A file descriptor of this thread's network namespace."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def wait_for_links(names: Sequence[str], timeout: float) -> None:
+    """Return when these interfaces of the present namespace are operational. Raises TimeoutError.
+
+    The kernel lets up to a second pass between a link's carrier and its use, and IPv6 waits for that; asking for the
+    carrier makes it do at once what it would do then (since Linux 6.8, and before that there is only the waiting).
+    """
+    deadline = time.monotonic() + timeout
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for name in names:
+            while not _is_operational(any_socket.fileno(), name.encode()):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"the link {name} has not come up within {timeout:.0f} s")
+                time.sleep(0.01)
+
+
+def _is_operational(fd: int, name: bytes) -> bool:
+    question = ctypes.create_string_buffer(struct.pack("@II", _ETHTOOL_GLINK, 0), 8)
+    fcntl.ioctl(fd, _SIOCETHTOOL, struct.pack("@16sP16x", name, ctypes.addressof(question)))
+    answer = fcntl.ioctl(fd, _SIOCGIFFLAGS, struct.pack("@16sH22x", name, 0))
+    return bool(struct.unpack_from("@H", answer, 16)[0] & _IFF_RUNNING)
 
 
 class NetworkNamespaces:

@@ -131,6 +131,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._started = time.monotonic()
+        self._timings: dict[str, float] = {}
 
     # Building
 
@@ -142,6 +143,11 @@ class Supervisor:
             if not node.plan.programs:
                 node.state = "running"
         self._write_hosts()
+        self._took("wired")
+
+    def _took(self, what: str) -> None:
+        """Note, the first time, how long after the supervisor's start something was done."""
+        self._timings.setdefault(what, round(time.monotonic() - self._started, 4))
 
     def _write_hosts(self) -> None:
         """Names for `exec` and `shell`: each node's Teredo or native address, else its IPv4 address."""
@@ -177,6 +183,7 @@ class Supervisor:
                 tell(_progress(f"{'s, '.join(sorted(roles))}s", done, len(nodes)))
             if roles != {"client"}:
                 await self._settled(nodes)
+        self._took("started")
         tell({"event": "up"})
 
     def _start(self, node: Node) -> None:
@@ -241,6 +248,8 @@ class Supervisor:
         node.state, node.reason = state, reason
         _log.info("%s: %s%s", node.plan.name, state, f" ({reason})" if reason else "")
         self._write_hosts()
+        if all(node.settled for node in self.nodes.values()):
+            self._took("settled")
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -349,6 +358,7 @@ class Supervisor:
             "backend": "netns",
             "topology": self.plan.topology,
             "supervisor": self.pid,
+            "timings": self._timings,
             "uptime": round(time.monotonic() - self._started, 1),
             "nodes": [
                 {

@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab.backends import linux
 from lab.backends.linux import NetworkNamespaces
 from lab.node import NodeError, apply_firewall, apply_sysctls, configure
 from lab.plan import Network, NodePlan, Plan
 
 FIREWALL_WORKERS = 2
+LINK_TIMEOUT = 5.0
 
 Progress = Callable[[str, int, int], None]
 
@@ -36,6 +38,9 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
         with namespaces.inside(node.name):
             configure(node)
         progress("addresses and routes", done, total)
+    for node in plan.nodes:
+        with namespaces.inside(node.name):
+            linux.wait_for_links([interface.name for interface in node.interfaces], LINK_TIMEOUT)
     _firewalls([node for node in plan.nodes if node.firewall is not None], namespaces, progress)
 
 

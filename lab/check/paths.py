@@ -29,14 +29,14 @@ PROBES: Final = {"icmp6": 58, "udp": 17, "tcp": 6}
 # Classic BPF: (code, jump if true, jump if false, constant); the last two lines accept and reject.
 _FILTER = (
     (0x30, 0, 0, _IP + 9),  # outer protocol
-    (0x15, 0, 9, 17),
+    (0x15, 0, 10, 17),
     (0x30, 0, 0, _IPV6),  # version of the payload
     (0x54, 0, 0, 0xF0),
-    (0x15, 0, 6, 0x60),
+    (0x15, 0, 7, 0x60),
     (0x30, 0, 0, _IPV6 + 6),  # inner next header
-    (0x15, 3, 0, 58),
-    (0x15, 2, 0, 17),
-    (0x15, 0, 2, 6),
+    (0x15, 4, 0, 58),
+    (0x15, 3, 0, 17),
+    (0x15, 0, 3, 6),
     (0x30, 0, 0, _IPV6 + 40 + 13),  # inner TCP flags
     (0x45, 0, 1, 0x02),
     (0x06, 0, 0, _SNAP),

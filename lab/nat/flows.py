@@ -20,7 +20,7 @@ def forget_remotes(firewall: Firewall, keep: Set[str]) -> None:
     Mappings stay: this makes the paths between clients cold again without touching the clients' addresses.
     """
     with Conntrack() as table:
-        for entry in table.dump_entries():
+        for entry in list(table.dump_entries()):
             if entry.tuple_orig.proto == 17 and not keep & {entry.tuple_orig.daddr, entry.tuple_orig.saddr}:
                 try:
                     table.entry("del", tuple_orig=entry.tuple_orig)

@@ -21,6 +21,7 @@ from lab.teredo.runner import stop_on_signals
 
 _STOP_TIMEOUT = 3.0
 _USER = "miredo"
+_IFF_UP = 1
 
 
 def problem() -> str | None:
@@ -97,7 +98,9 @@ async def _daemon(name: str, settings: dict[str, Any], context: Context, interfa
         watcher = asyncio.create_task(_watch(changed, interface, is_client=is_client, context=context))
         ended = asyncio.create_task(daemon.wait())
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ended, stopped, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if watcher.done():
+            watcher.result()  # it never ends but by an error, which shall be seen
         watcher.cancel()
         if not ended.done():
             daemon.send_signal(signal.SIGTERM)
@@ -153,8 +156,8 @@ async def _look(interface: str) -> tuple[bool, str | None]:
         indexes = await ip.link_lookup(ifname=interface)
         if not indexes:
             return False, None
-        (link,) = [link async for link in await ip.link("get", index=indexes[0])] or [None]
-        up = link is not None and bool(link["flags"] & 1)
+        links = await ip.link("get", index=indexes[0])
+        up = any(link["flags"] & _IFF_UP for link in links)
         async for row in await ip.addr("dump", family=socket.AF_INET6, index=indexes[0]):
             address = row.get("IFA_ADDRESS")
             if address is not None and is_teredo(packed(address)):
