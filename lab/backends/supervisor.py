@@ -242,7 +242,7 @@ class Supervisor:
                     self._set_state(node, event["state"], event["reason"])
                 elif name == "mapping changed":
                     node.teredo_address = event["new"]
-                    self._write_hosts()
+                    self._set_state(node, node.state, node.reason)
 
     def _set_state(self, node: Node, state: str, reason: str | None) -> None:
         node.state, node.reason = state, reason
@@ -296,6 +296,8 @@ class Supervisor:
                 tell(self.status())
             elif command == "settle":
                 await self._settle(tell, request["timeout"])
+            elif command == "watch":
+                await self._watch(writer)
             elif command == "check":
                 await self._check(writer, request)
             else:
@@ -322,6 +324,14 @@ class Supervisor:
             except TimeoutError:
                 tell({"event": "unsettled", "nodes": waiting})
                 return
+
+    async def _watch(self, writer: asyncio.StreamWriter) -> None:
+        """Send the status now and at each change, for as long as somebody listens."""
+        while not writer.is_closing():
+            changed = self._changed
+            writer.write(json.dumps(self.status()).encode() + b"\n")
+            await writer.drain()
+            await changed.wait()
 
     async def _check(self, writer: asyncio.StreamWriter, request: dict[str, Any]) -> None:
         """Run checks in a process of their own, which may move between the nodes, and pass its results on."""

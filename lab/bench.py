@@ -1,0 +1,114 @@
+"""`make bench`: how long a lab takes from nothing to up, to qualified, to checked; medians over several runs.
+
+Everything is measured from outside, through the command that users call; the inner times are the supervisor's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+_NAME = "bench"
+_COMMAND = (sys.executable, "-m", "lab.cli")
+_KINDS = ("cone", "addr_restricted", "port_restricted")
+
+
+def generated(clients: int, per_site: int) -> str:
+    """A topology with so many clients behind NATs of mixed kinds; a ring of checks."""
+    lines = ["servers: {server: }", "relays: {relay: }", "hosts: {web: }", "checks: {pairs: ring}", "sites:"]
+    for first in range(0, clients, per_site):
+        lines.append(f"  site{first // per_site}:")
+        lines.append(f"    nat: {_KINDS[first // per_site % len(_KINDS)]}")
+        lines.append("    clients:")
+        lines += [f"      client{number}:" for number in range(first, min(first + per_site, clients))]
+    return "\n".join(lines) + "\n"
+
+
+def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run((*_COMMAND, *arguments), capture_output=True, text=True, check=False)
+
+
+def _once(topology: Path) -> dict[str, float]:
+    """One lab from nothing to checked and gone; seconds by step. Raises RuntimeError."""
+    _cli("down", "--name", _NAME)
+    began = time.monotonic()
+    up = _cli("up", str(topology), "--name", _NAME, "--json")
+    took = {"up and qualified, as the user waits": time.monotonic() - began}
+    if up.returncode != 0:
+        raise RuntimeError(up.stderr)
+    inner = json.loads(up.stdout)["timings"]
+    took |= {"namespaces wired": inner["wired"], "programs started": inner["started"], "all settled": inner["settled"]}
+    began = time.monotonic()
+    check = _cli("check", "--name", _NAME, "--json")
+    took["checks, as the user waits"] = time.monotonic() - began
+    if check.returncode != 0:
+        raise RuntimeError(check.stderr + check.stdout[-2000:])
+    _cli("down", "--name", _NAME)
+    began = time.monotonic()
+    whole = _cli("up", str(topology), "--name", _NAME, "--check", "--json")
+    took["up --check, as the user waits"] = time.monotonic() - began
+    if whole.returncode != 0:
+        raise RuntimeError(whole.stderr + whole.stdout[-2000:])
+    took["results"] = len(json.loads(whole.stdout)["results"])
+    began = time.monotonic()
+    _cli("down", "--name", _NAME)
+    took["down"] = time.monotonic() - began
+    return took
+
+
+def _import_time() -> float:
+    """The reference in the same run: what starting the command costs with nothing to do."""
+    began = time.monotonic()
+    _cli("--help")
+    return time.monotonic() - began
+
+
+def main(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each lab.")] = 5,
+    clients: Annotated[int, typer.Option(min=1, help="Clients of the large lab.")] = 100,
+    per_site: Annotated[int, typer.Option(min=1, help="Clients behind one NAT of the large lab.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Measure bring-up, qualification and checks of the default lab and of a large one; medians in seconds."""
+    report: dict[str, Any] = {
+        "environment": {"kernel": platform.release(), "python": platform.python_version(), "cpus": os.cpu_count()},
+        "runs": runs,
+        "labs": {},
+    }
+    console = Console()
+    with tempfile.TemporaryDirectory() as directory:
+        large = Path(directory) / "large.yaml"
+        large.write_text(generated(clients, per_site))
+        for name, topology in (("default", Path("topologies/default.yaml")), (f"{clients} clients", large)):
+            rows = [
+                _once(topology) | {"reference: teredo-lab --help": _import_time()}
+                for _ in track(range(runs), f"{name} lab", disable=as_json, console=Console(stderr=True))
+            ]
+            report["labs"][name] = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    console.print(" ".join(f"{key} {value}" for key, value in report["environment"].items()), highlight=False)
+    table = Table("step", *report["labs"], title=f"medians of {runs} runs, seconds", title_justify="left")
+    for key in next(iter(report["labs"].values())):
+        table.add_row(
+            key, *(f"{lab[key]:.3f}" if key != "results" else f"{lab[key]:.0f}" for lab in report["labs"].values())
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

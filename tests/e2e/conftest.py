@@ -1,0 +1,65 @@
+"""Fixtures of the end-to-end tier: it needs namespaces, a TUN device and the tools of the lab."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.state import all_labs
+from tests.e2e.labs import RunningLab, running
+
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
+TOOLS = {
+    "iptables-restore": "iptables",
+    "ipset": "ipset",
+    "conntrack": "conntrack",
+    "tcpdump": "tcpdump",
+    "tshark": "tshark",
+    "ethtool": "ethtool",
+    "ping": "iputils-ping",
+}
+
+
+def missing() -> str | None:
+    """What this machine lacks for the tier, and how to get it; None if it lacks nothing."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    absent = [package for command, package in TOOLS.items() if shutil.which(command, path=path) is None]
+    if absent:
+        return f"needs the packages {' '.join(absent)}: run `make test`, which installs them"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "needs /dev/net/tun"
+    if os.geteuid() != 0 and subprocess.run(("unshare", "-Un", "true"), check=False, capture_output=True).returncode:
+        return "needs root or unprivileged user namespaces"
+    return None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _able() -> None:
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    if (why := missing()) is not None:
+        pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing() -> Iterator[None]:
+    """Fail a test that leaves a lab behind that was not there before."""
+    before = {lab.name for lab in all_labs()}
+    yield
+    left = {lab.name for lab in all_labs()} - before
+    assert not left, f"labs left behind: {left}"
+
+
+Start = Callable[[str | Path], RunningLab]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start labs that end with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda topology: stack.enter_context(running(topology, tmp_path))
