@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from lab import state
 from lab.cli_teredo import app as teredo_app
@@ -44,6 +46,7 @@ Name = Annotated[
     str | None, typer.Option("--name", "-n", help="The lab's name, where several run.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+_STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}
 DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
 
 
@@ -125,8 +128,8 @@ def up(
     if not (as_json and check):
         _print_status(status, as_json=as_json)
     failed = [node for node in status["nodes"] if node["state"] == "failed"]
-    for node in failed:
-        err.print(f"{node['name']} failed: {node['reason']}", style="red", highlight=False, soft_wrap=True)
+    for node in failed if as_json else ():
+        err.print(f"{node['name']} has failed: {node['reason']}", style="red", highlight=False, soft_wrap=True)
     if not settled:
         err.print("some nodes have not settled; see `teredo-lab status`", style="yellow")
     if check:
@@ -232,25 +235,23 @@ def _print_status(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    table = Table(title=f"lab {facts['name']} ({facts['backend']})", title_justify="left")
-    for column in ("node", "role", "site", "program", "state", "addresses"):
-        table.add_column(column)
+    table = Table("node", "role", "state", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("addresses", no_wrap=True)
     for node in facts["nodes"]:
-        if node["role"] == "internet":
-            continue
-        role = f"{node['role']} {node['nat_kind']}" if node["nat_kind"] and node["role"] == "nat" else node["role"]
-        style = {"failed": "red", "off-line": "yellow", "left out": "yellow"}.get(node["state"], "")
-        addresses = [node["teredo_address"]] if node["teredo_address"] else [*node["ipv4"], *node["ipv6"]]
-        text = node["state"] + (f"\n{node['reason']}" if node["reason"] else "")
-        table.add_row(
-            node["name"],
-            role,
-            node["site"] or "",
-            node["program"] or "",
-            f"[{style}]{text}" if style else text,
-            "\n".join(addresses),
-        )
+        if node["role"] != "internet":
+            role = node["nat_kind"] if node["role"] == "nat" else node["role"]
+            role += " (miredo)" if node["program"] == "miredo" else ""
+            state_ = Text(node["state"], style=_STYLES.get(node["state"], ""))
+            addresses = [node["teredo_address"]] if node["teredo_address"] else [*node["ipv4"], *node["ipv6"]]
+            table.add_row(node["name"], role, state_, "\n".join(addresses))
+    out.print(f"lab {facts['name']} ({facts['backend']})", style="bold", highlight=False)
     out.print(table)
+    for node in facts["nodes"]:
+        if node["reason"]:
+            style = _STYLES.get(node["state"], "")
+            out.print(
+                f"{node['name']} is {node['state']}: {node['reason']}", style=style, highlight=False, soft_wrap=True
+            )
 
 
 @app.command()

@@ -222,7 +222,7 @@ _LABELS = {
     "state": "State",
     "error": "Error",
     "nat": "NAT",
-    "special": "NAT special behaviour",
+    "nat_behaviour": "NAT special behaviour",
     "address": "Teredo address",
     "local_mapping": "Local mapping",
     "external_mapping": "External NAT mapping",
@@ -239,7 +239,7 @@ def print_state(facts: dict[str, Any], console: Console) -> None:
         if key in facts:
             value = facts[key]
             text = "none" if value is None else f"{value} s" if key in _SECONDS else str(value)
-            console.print(f"{label + ':':<23} {text}", highlight=False)
+            console.print(f"{label + ':':<24} {text}", highlight=False)
     if facts.get("peers"):
         table = Table("peer", "mapping", "trusted", "received", "sent", title="peers", title_justify="left")
         for peer in facts["peers"]:

@@ -88,6 +88,9 @@ def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int]
     null = os.open("/dev/null", os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    # Above all the lock on `up`, which would live as long as the supervisor.
+    os.closerange(3, reports)
+    os.closerange(reports + 1, os.sysconf("SC_OPEN_MAX"))
     set_up_logs(lab=lab.name)
 
     def tell(report: dict[str, Any]) -> None:

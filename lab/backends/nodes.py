@@ -130,15 +130,16 @@ class Nodes:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def change(self) -> None:
-        """Wait for the next report of any node."""
-        await self._changed.wait()
+    @property
+    def changed(self) -> asyncio.Event:
+        """What the next report of any node sets: take it before looking, wait for it after."""
+        return self._changed
 
     async def settled(self, nodes: Iterable[Node]) -> None:
         """Wait until these nodes are in states in which they stay."""
         waiting = list(nodes)
         while not all(node.settled for node in waiting):
-            await self.change()
+            await self.changed.wait()
 
     def reap(self) -> None:
         """Take note of programs that have ended."""

@@ -152,8 +152,9 @@ class Supervisor:
                     await self._settle(send, request["timeout"])
                 case "watch":
                     while True:  # until nobody listens any more
+                        changed = self._nodes.changed
                         await send(self.status())
-                        await self._nodes.change()
+                        await changed.wait()
                 case "check":
                     await self._check(send, request)
                 case command:
@@ -171,13 +172,14 @@ class Supervisor:
         nodes = list(self._nodes.by_name.values())
         deadline = asyncio.get_running_loop().time() + timeout
         while True:
+            changed = self._nodes.changed
             waiting = [node.plan.name for node in nodes if not node.settled]
             await send(_progress("settling", len(nodes) - len(waiting), len(nodes)))
             if not waiting:
                 return
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._nodes.change()
+                    await changed.wait()
             except TimeoutError:
                 await send({"event": "unsettled", "nodes": waiting})
                 return

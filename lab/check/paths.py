@@ -50,7 +50,9 @@ class Tap:
     def __init__(self) -> None:
         with_filter = b"".join(struct.pack("=HBBI", *line) for line in _FILTER)
         self._program = ctypes.create_string_buffer(with_filter, len(with_filter))
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_IP))
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_IP)
+        )
         header = struct.pack("@HP", len(_FILTER), ctypes.addressof(self._program))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)

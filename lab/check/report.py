@@ -22,9 +22,9 @@ def matrix(results: list[Result]) -> RenderableType:
     sources = list(dict.fromkeys(source for source, _ in sorted(cells)))
     destinations = list(dict.fromkeys(destination for _, destination in sorted(cells, key=lambda pair: pair[1])))
     table = Table(title="who reaches whom (first packet, cold)", title_justify="left", row_styles=["", "dim"])
-    table.add_column("from \\ to", style="bold")
+    table.add_column("from", style="bold", no_wrap=True)
     for destination in destinations:
-        table.add_column(destination, justify="right")
+        table.add_column(f"to {destination}", justify="right", no_wrap=True)
     for source in sources:
         table.add_row(source, *(_cell(cells.get((source, destination), [])) for destination in destinations))
     return Group(table, *_failures(results))
@@ -36,9 +36,9 @@ def _cell(results: list[Result]) -> Text:
     good = all(result["ok"] for result in results)
     first = results[0]
     if first["observed"] == "reachable":
-        text = f"{first['path'] or 'reached'} {first['first_packet_ms']:.1f} ms"
+        text = f"{first['path'] or 'reached'}\n{first['first_packet_ms']:.1f} ms"
     else:
-        text = "unreachable" if first["expected"] == "reachable" else "no, as expected"
+        text = "unreachable" if first["expected"] == "reachable" else "no,\nexpected"
     return Text(text if good else f"✗ {text}", style="green" if good else "bold red")
 
 

@@ -248,14 +248,14 @@ def advertisement(packet: Packet) -> Advertisement | None:
     prefixes, mtu, at = [], None, HEADER + 16
     while at < len(message):
         kind, length = message[at], message[at + 1] * 8
-        if kind == _PREFIX_INFORMATION and length == 32:
-            prefixes.append((message[at + 2], message[at + 16 : at + 24]))
+        if kind == _PREFIX_INFORMATION:
+            prefixes.append((length, message[at + 2], message[at + 16 : at + 24]))
         elif kind == _MTU_OPTION and length == 8:
             mtu = int.from_bytes(message[at + 4 : at + 8], "big")
         at += length
-    if len(prefixes) != 1 or prefixes[0][0] != 64:
+    if len(prefixes) != 1 or prefixes[0][:2] != (32, 64):
         return None
-    return Advertisement(prefixes[0][1], mtu)
+    return Advertisement(prefixes[0][2], mtu)
 
 
 def echo_request(source: bytes, destination: bytes, data: bytes) -> bytes:

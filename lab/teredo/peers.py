@@ -1,7 +1,8 @@
 """The list of recent peers of a client or relay (RFC 4380 sections 5.2 and 5.4), with its limits.
 
-A peer is looked up by its IPv6 address (16 bytes). The list is bounded: strangers that were never trusted go first, the
-longest unused of them before the others, so that a flood of invented peers cannot push out working ones.
+A peer is looked up by its IPv6 address (16 bytes). The list is bounded: strangers, to whom no packet of the host has
+gone, make room first, the longest unused of them before the others. Trust alone would not do to tell them apart, since
+a spoofed UDP source earns it: a flood of invented peers must not push out working ones.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Peer:
     answers: Window = field(default_factory=lambda: Window(ANSWER_LIMIT, ANSWER_WINDOW))
     outbound: deque[bytes] = field(default_factory=deque)
     inbound: deque[tuple[Endpoint, bytes]] = field(default_factory=deque)
-    queued_bytes: int = 0
+    outbound_bytes: int = 0
+    inbound_bytes: int = 0
+    in_use: bool = False
 
     @classmethod
     def new(cls, address: bytes, now: float) -> Peer:
@@ -89,30 +92,26 @@ class Peer:
 
     def hold_outbound(self, ipv6: bytes) -> bool:
         """Queue a packet for the peer. False, and nothing is kept, when the queue is full."""
-        if not self._room(len(ipv6)):
+        if len(self.outbound) >= QUEUE_PACKETS or self.outbound_bytes + len(ipv6) > QUEUE_BYTES:
             return False
         self.outbound.append(ipv6)
+        self.outbound_bytes += len(ipv6)
         return True
 
     def hold_inbound(self, source: Endpoint, ipv6: bytes) -> bool:
-        """Queue a packet from the peer until it is trusted. False when the queue is full."""
-        if not self._room(len(ipv6)):
+        """Queue a packet from the peer until it is trusted. False when that queue is full."""
+        if len(self.inbound) >= QUEUE_PACKETS or self.inbound_bytes + len(ipv6) > QUEUE_BYTES:
             return False
         self.inbound.append((source, ipv6))
+        self.inbound_bytes += len(ipv6)
         return True
-
-    def _room(self, size: int) -> bool:
-        full = len(self.outbound) + len(self.inbound) >= QUEUE_PACKETS or self.queued_bytes + size > QUEUE_BYTES
-        if not full:
-            self.queued_bytes += size
-        return not full
 
     def release(self) -> tuple[list[bytes], list[tuple[Endpoint, bytes]]]:
         """Take out all waiting packets in their order: those for the peer, those from it."""
         outbound, inbound = list(self.outbound), list(self.inbound)
         self.outbound.clear()
         self.inbound.clear()
-        self.queued_bytes = 0
+        self.outbound_bytes = self.inbound_bytes = 0
         return outbound, inbound
 
 
@@ -124,18 +123,18 @@ class PeerList:
             raise ValueError("a peer list holds at least one peer")
         self._limit = limit
         self._strangers: OrderedDict[bytes, Peer] = OrderedDict()
-        self._trusted: OrderedDict[bytes, Peer] = OrderedDict()
+        self._in_use: OrderedDict[bytes, Peer] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._strangers) + len(self._trusted)
+        return len(self._strangers) + len(self._in_use)
 
     def __iter__(self) -> Iterator[Peer]:
-        yield from self._trusted.values()
+        yield from self._in_use.values()
         yield from self._strangers.values()
 
     def get(self, address: bytes) -> Peer | None:
         """The entry of an address, now the most recently used one of its sort."""
-        for entries in (self._trusted, self._strangers):
+        for entries in (self._in_use, self._strangers):
             peer = entries.get(address)
             if peer is not None:
                 entries.move_to_end(address)
@@ -149,31 +148,35 @@ class PeerList:
             return peer, None
         evicted = None
         if len(self) >= self._limit:
-            evicted = (self._strangers or self._trusted).popitem(last=False)[1]
+            evicted = (self._strangers or self._in_use).popitem(last=False)[1]
         peer = self._strangers[address] = Peer.new(address, now)
         return peer, evicted
 
+    def use(self, peer: Peer) -> None:
+        """Note that a packet of the host goes to this peer: it is a stranger no more."""
+        if not peer.in_use and self._strangers.pop(peer.address, None) is not None:
+            peer.in_use = True
+            self._in_use[peer.address] = peer
+
     def trust(self, peer: Peer, mapping: Endpoint, now: float) -> None:
         """Mark a peer as trusted at a mapping: it has answered directly, so its bubble count starts anew."""
-        if self._strangers.pop(peer.address, None) is not None:
-            self._trusted[peer.address] = peer
         peer.trusted, peer.mapping, peer.nonce = True, mapping, None
         peer.last_received, peer.attempts = now, 0
         peer.bubbles.clear()
 
     def distrust(self, peer: Peer) -> None:
-        """Withdraw the trust in a peer that no longer answers."""
-        peer.trusted, peer.mapping = False, None
-        if self._trusted.pop(peer.address, None) is not None:
+        """Withdraw the trust in a peer that no longer answers: it is a stranger again."""
+        peer.trusted, peer.mapping, peer.in_use = False, None, False
+        if self._in_use.pop(peer.address, None) is not None:
             self._strangers[peer.address] = peer
 
     def remove(self, peer: Peer) -> None:
-        self._trusted.pop(peer.address, None)
+        self._in_use.pop(peer.address, None)
         self._strangers.pop(peer.address, None)
 
     def clear(self) -> list[Peer]:
         """Forget all peers; returns them."""
         gone = list(self)
-        self._trusted.clear()
+        self._in_use.clear()
         self._strangers.clear()
         return gone

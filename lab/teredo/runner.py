@@ -218,9 +218,12 @@ class Runner:
             return {"problem": f"unknown command {command!r}"}
         self._perform()
         facts = self.machine.snapshot(now)
-        local = self._sockets[0][0].getsockname()
+        local = Endpoint(*self._sockets[0][0].getsockname())
+        external = facts.get("external_mapping")
+        if external is not None:
+            facts["nat_behaviour"] = "port preserving" if external.endswith(f":{local.port}") else "other port"
         return facts | {
-            "local_mapping": str(Endpoint(*local)),
+            "local_mapping": str(local),
             "interface": self._tun.interface.name,
             "io_errors": self.io_errors,
         }

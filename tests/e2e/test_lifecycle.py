@@ -240,7 +240,7 @@ def test_a_node_that_fails_says_which_why_and_where_its_log_is(start: Start, sma
     [
         ("sites: {home: {nat: conee}}\nservers: {server: }\n", "conee"),
         ("", "empty"),
-        ("servers: [", ":1:"),
+        ("servers: [", "this is not YAML"),
     ],
 )
 def test_bad_input_exits_with_2_and_makes_nothing(tmp_path: Path, text: str, message: str) -> None:

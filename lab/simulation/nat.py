@@ -1,0 +1,148 @@
+"""A NAT in virtual time: any mapping, filtering and port choice of RFC 4787 for any number of inside hosts.
+
+A mapping lives for `timeout` seconds after the last packet that left through it; what came in does not prolong it. The
+permission for a remote host to send through it ages in the same way, remote host by remote host.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from lab.nat.kinds import Filtering, Mapping, NatBehaviour, PortChoice
+from lab.simulation.network import Internet, Receive
+from lab.teredo.address import Endpoint
+
+TIMEOUT: Final = 60.0
+FIRST_PORT: Final = 1024
+PORTS: Final = 65536 - FIRST_PORT
+_ROOM = 64
+"""Entries that a table may hold before it is searched for stale ones."""
+
+
+@dataclass(slots=True)
+class _Mapping:
+    key: Hashable
+    inside: Endpoint
+    outside: Endpoint
+    used: float = 0.0
+    permitted: dict[Hashable, float] = field(default_factory=dict)
+    """When a packet last left for a remote endpoint, as far as the filtering tells them apart."""
+
+
+class NatModel:
+    """One NAT with one external address. It is plugged into the Internet, and inside hosts are plugged into it."""
+
+    def __init__(
+        self, internet: Internet, external: str, behaviour: NatBehaviour, rng: Random, *, timeout: float = TIMEOUT
+    ) -> None:
+        self.external = external
+        self.behaviour = behaviour
+        self.timeout = timeout
+        self.dropped: Counter[str] = Counter()
+        self._internet = internet
+        self._clock = internet.clock
+        self._rng = rng
+        self._receivers: dict[str, Receive] = {}
+        self._mappings: dict[Hashable, _Mapping] = {}
+        self._by_port: dict[int, _Mapping] = {}
+        self._next_port = FIRST_PORT + rng.randrange(PORTS)
+        internet.attach(external, self._receive)
+
+    def __len__(self) -> int:
+        """How many mappings there are."""
+        now = self._clock.now
+        return sum(not self._is_stale(mapping.used, now) for mapping in self._mappings.values())
+
+    def attach(self, host: str, receive: Receive) -> None:
+        self._receivers[host] = receive
+
+    def reset(self) -> None:
+        """Lose every mapping, as a NAT does that restarts; new ones get other ports."""
+        self._mappings.clear()
+        self._by_port.clear()
+        self._next_port = FIRST_PORT + self._rng.randrange(PORTS)
+
+    def send(self, source: Endpoint, to: Endpoint, data: bytes) -> None:
+        """Outward: from an inside endpoint to a remote one."""
+        now = self._clock.now
+        mapping = self._mapping(source, to, now)
+        mapping.used = now
+        if self.behaviour.filtering is not Filtering.EIF:
+            if len(mapping.permitted) >= _ROOM:
+                fresh = {key: used for key, used in mapping.permitted.items() if not self._is_stale(used, now)}
+                mapping.permitted = fresh
+            mapping.permitted[self._permission(to)] = now
+        if to.host != self.external:
+            self._internet.send(mapping.outside, to, data)
+        elif self.behaviour.hairpin:
+            self._clock.at(now, self._receive, data, mapping.outside, to)
+        else:
+            self.dropped["hairpin"] += 1
+
+    def _receive(self, data: bytes, source: Endpoint, to: Endpoint) -> None:
+        """Inward: from a remote endpoint to an external port."""
+        now = self._clock.now
+        mapping = self._by_port.get(to.port)
+        if mapping is None or self._is_stale(mapping.used, now):
+            self.dropped["no mapping"] += 1
+        elif self.behaviour.filtering is not Filtering.EIF and self._is_stale(
+            mapping.permitted.get(self._permission(source), float("-inf")), now
+        ):
+            self.dropped["filtered"] += 1
+        else:
+            self._receivers[mapping.inside.host](data, source, mapping.inside)
+
+    def _is_stale(self, used: float, now: float) -> bool:
+        return now - used > self.timeout
+
+    def _permission(self, remote: Endpoint) -> Hashable:
+        return remote.host if self.behaviour.filtering is Filtering.ADF else remote
+
+    def _mapping(self, inside: Endpoint, to: Endpoint, now: float) -> _Mapping:
+        """The mapping for a flow, made if there is none."""
+        key: Hashable
+        match self.behaviour.mapping:
+            case Mapping.EIM:
+                key = inside
+            case Mapping.ADM:
+                key = (inside, to.host)
+            case Mapping.APDM:
+                key = (inside, to)
+        mapping = self._mappings.get(key)
+        if mapping is not None and not self._is_stale(mapping.used, now):
+            return mapping
+        if mapping is not None:
+            self._forget(mapping)
+        elif len(self._mappings) >= _ROOM:
+            for stale in [old for old in self._mappings.values() if self._is_stale(old.used, now)]:
+                self._forget(stale)
+        port = self._free_port(inside.port, now)
+        mapping = self._mappings[key] = self._by_port[port] = _Mapping(key, inside, Endpoint(self.external, port))
+        return mapping
+
+    def _forget(self, mapping: _Mapping) -> None:
+        del self._mappings[mapping.key], self._by_port[mapping.outside.port]
+
+    def _free_port(self, wanted: int, now: float) -> int:
+        """A port that no living mapping has. Raises RuntimeError when there is none."""
+        match self.behaviour.ports:
+            case PortChoice.PRESERVING:
+                first = wanted
+            case PortChoice.RANDOM:
+                first = FIRST_PORT + self._rng.randrange(PORTS)
+            case PortChoice.SEQUENTIAL:
+                first = self._next_port
+        for step in range(PORTS):
+            port = FIRST_PORT + (first - FIRST_PORT + step) % PORTS
+            holder = self._by_port.get(port)
+            if holder is not None and self._is_stale(holder.used, now):
+                self._forget(holder)
+                holder = None
+            if holder is None:
+                self._next_port = port + 1
+                return port
+        raise RuntimeError(f"NAT {self.external} has no free port")

@@ -1,0 +1,337 @@
+"""What the loader says of each mistake in a topology that is good YAML: the line, what is wrong, and a remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.helpers.topologies import errors, server_and, topology
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("name: x\n", "lab.yaml:1: servers is missing; it takes server names, each with its options, at least one"),
+        (
+            "name: x\nservers: {}\n",
+            "lab.yaml:2: servers cannot be an empty mapping; it takes server names, each with its options, at least"
+            " one",
+        ),
+        (
+            "servers: [server]\n",
+            "lab.yaml:1: servers cannot be a list of 1; it takes server names, each with its options, at least one",
+        ),
+        (
+            "servers:\n  server: miredo\n",
+            "lab.yaml:2: server cannot be 'miredo'; it takes options: program, ipv4, secrets, relay",
+        ),
+        (
+            server_and("clients:\n  alice:\n"),
+            "lab.yaml:3: a client needs a site: move it under sites: <site>: clients:",
+        ),
+        (
+            server_and("site:\n  home:\n"),
+            "lab.yaml:3: unknown option 'site'; did you mean 'sites'? known: name, description, servers, relays, hosts,"
+            " sites, checks",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
+            "lab.yaml:7: unknown option 'prot'; did you mean 'port'? known: program, server, ipv4, port,"
+            " refresh_interval, client_id, secret",
+        ),
+        (
+            server_and("hosts:\n  web:\n    zzz:\n"),
+            "lab.yaml:5: unknown option 'zzz'; known: relay",
+        ),
+        (
+            server_and("relays:\n  Relay:\n"),
+            "lab.yaml:4: 'Relay' cannot be a name; it takes a lower-case letter, then up to 30 lower-case letters,"
+            " digits, hyphens",
+        ),
+        (
+            "servers:\n  server:\n    secrets:\n      a b: x\n",
+            "lab.yaml:4: 'a b' cannot be a client id; it takes 1 to 255 printable ASCII characters without spaces",
+        ),
+        (
+            "servers:\n  server:\n    secrets:\n      me:\n",
+            "lab.yaml:4: me cannot be empty; it takes client ids, each with its shared secret; if there are any, secure"
+            " qualification is required",
+        ),
+        (
+            "servers:\n  server:\n    program: mirdo\n",
+            "lab.yaml:3: program cannot be 'mirdo'; it takes the program that speaks Teredo here: teredo-lab or miredo",
+        ),
+        (
+            "servers:\n  server:\n    ipv4: 192.0.2.4\n",
+            "lab.yaml:3: ipv4 cannot be '192.0.2.4'; it takes a list of two public IPv4 addresses: primary and"
+            " secondary",
+        ),
+        (
+            "servers:\n  server:\n    ipv4:\n      - 192.0.2.4\n      - 192.0.2.256\n",
+            "lab.yaml:5: ipv4 cannot be '192.0.2.256'; it takes a list of two public IPv4 addresses: primary and"
+            " secondary",
+        ),
+        (
+            server_and("sites:\n  home:\n    udp_timeout: 3601\n"),
+            "lab.yaml:5: udp_timeout cannot be '3601'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
+        ),
+        (
+            server_and("sites:\n  home:\n    udp_timeout: soon\n"),
+            "lab.yaml:5: udp_timeout cannot be 'soon'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
+        ),
+        (
+            server_and("sites:\n  home:\n    lan: 192.168.1.1/24\n"),
+            "lab.yaml:5: lan cannot be '192.168.1.1/24'; it takes the prefix of the site's LAN, for example"
+            " 192.168.1.0/24",
+        ),
+        (
+            server_and("sites:\n  home:\n    external: [198.51.100.1, 198.51.100.2]\n"),
+            "lab.yaml:5: external cannot be a list of 2; it takes a list of one public IPv4 address, the NAT's"
+            " external one",
+        ),
+        (
+            server_and("relays:\n  relay:\n    port: 80\n"),
+            "lab.yaml:5: port cannot be '80'; it takes the relay's UDP port, 1024 to 65535",
+        ),
+        (
+            server_and("checks: 5\n"),
+            "lab.yaml:3: checks cannot be '5'; it takes options: pairs, expect, without",
+        ),
+        (
+            server_and("checks:\n  expect:\n    - {from: server, is: reachable}\n"),
+            "lab.yaml:5: to is missing; it takes the name of a client or host, which answers",
+        ),
+        (
+            server_and("checks:\n  expect:\n    - alice\n"),
+            "lab.yaml:5: expect cannot be 'alice'; it takes options: from, to, is, because",
+        ),
+        (
+            server_and("checks:\n  pairs: rings\n"),
+            "lab.yaml:4: pairs cannot be 'rings'; it takes all, or ring: each client to the next one, each client"
+            " and the"
+            " first host to each other",
+        ),
+        (
+            f"name: {'x' * 100}\nservers: {{server: }}",
+            f"lab.yaml:1: name cannot be '{'x' * 57}...'; it takes the lab's name, which is the file's by default: a"
+            " lower-case letter, then up to 30 lower-case letters, digits or hyphens",
+        ),
+        (
+            server_and('sites:\n  home:\n    udp_timeout: "1\\n2"\n'),
+            r"lab.yaml:5: udp_timeout cannot be '1\n2'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
+        ),
+    ],
+)
+def test_wrong_options(text: str, error: str) -> None:
+    assert errors(text) == [error]
+
+
+# What must hold between parts
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            server_and("relays:\n  server:\n"),
+            "lab.yaml:4: two nodes are named 'server' (see line 2); rename one",
+        ),
+        (
+            server_and("hosts:\n  home-nat:\nsites:\n  home:\n"),
+            "lab.yaml:6: two nodes are named 'home-nat', as the NAT of site 'home' is (see line 4); rename one",
+        ),
+        (
+            server_and("sites:\n  a:\n    clients:\n      alice:\n  b:\n    clients:\n      alice:\n"),
+            "lab.yaml:9: two nodes are named 'alice' (see line 6); rename one",
+        ),
+        (
+            server_and("hosts:\n  internet:\n"),
+            "lab.yaml:4: 'internet' is the name of the lab's core; take another name",
+        ),
+        (server_and("relays:\n  local:\n"), "lab.yaml:4: 'local' means a host's own relay; take another name"),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        server: sever\n"),
+            "lab.yaml:7: unknown server 'sever'; did you mean 'server'? known: server",
+        ),
+        (
+            server_and("relays:\n  relay:\nhosts:\n  web:\n    relay: rely\n"),
+            "lab.yaml:7: unknown relay 'rely'; did you mean 'relay'? known: relay, local",
+        ),
+        (
+            server_and("hosts:\n  web:\n    relay: server\n"),
+            "lab.yaml:5: unknown relay 'server'; known: local",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: conee\n"),
+            "lab.yaml:5: unknown NAT kind 'conee'; did you mean 'cone'? known: cone, addr_restricted, port_restricted,"
+            " port_symmetric",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: addr_symmetric\n"),
+            "lab.yaml:5: NAT kind 'addr_symmetric' is not built yet; take one of cone, addr_restricted,"
+            " port_restricted, port_symmetric",
+        ),
+        (
+            server_and("relays:\n  relay:\n    ipv4: 8.8.8.8\n"),
+            "lab.yaml:5: 8.8.8.8 is not a public address of a lab; take one of 192.0.2.0/24, 198.51.100.0/24,"
+            " 203.0.113.0/24, 198.18.0.0/15",
+        ),
+        (
+            server_and("relays:\n  relay:\n    ipv4: 192.0.2.1\n"),
+            "lab.yaml:5: 192.0.2.1 is the address of the lab's core; take another one",
+        ),
+        (
+            server_and(
+                "relays:\n  relay:\n    ipv4: 198.51.100.9\nsites:\n  home:\n    external:\n      - 198.51.100.9\n"
+            ),
+            "lab.yaml:9: 198.51.100.9 is used twice (see line 5); take another one",
+        ),
+        (
+            "servers:\n  server:\n    ipv4: [192.0.2.4, 192.0.2.4]\n",
+            "lab.yaml:3: 192.0.2.4 is used twice (see line 3); take another one",
+        ),
+        (
+            server_and("sites:\n  home:\n    lan: 172.32.0.0/16\n"),
+            "lab.yaml:5: 172.32.0.0/16 is not private (RFC 1918); take a part of 192.168.0.0/16, 10.0.0.0/8,"
+            " 172.16.0.0/12",
+        ),
+        (
+            server_and("sites:\n  home:\n    lan: 10.0.0.0/30\n    clients: {alice: , bob: }\n"),
+            "lab.yaml:5: 2 clients do not fit into 10.0.0.0/30; give the site a larger lan: 10.0.0.0/16",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n" + "".join(f"      c{index}:\n" for index in range(254))),
+            "lab.yaml:4: 254 clients do not fit into 192.168.1.0/24; give the site a larger lan: 10.0.0.0/16",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    lan: 10.0.0.0/8\n    clients:\n"
+                + "".join(f"      c{index}:\n" for index in range(1023))
+            ),
+            "lab.yaml:6: 1023 clients are more than a bridge's 1022; move some to another site",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        ipv4: 192.168.2.9\n"),
+            "lab.yaml:7: 192.168.2.9 is outside of the site's LAN; take an address of 192.168.1.0/24",
+        ),
+        *(
+            (
+                server_and(f"sites:\n  home:\n    clients:\n      alice:\n        ipv4: {address}\n"),
+                f"lab.yaml:7: {address} is the network, gateway or broadcast address of 192.168.1.0/24; take another"
+                " one",
+            )
+            for address in ("192.168.1.0", "192.168.1.1", "192.168.1.255")
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n        ipv4: 192.168.1.9\n      bob:\n        ipv4:"
+                " 192.168.1.9\n"
+            ),
+            "lab.yaml:9: 192.168.1.9 is used twice (see line 7); take another one",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n        port: 4000\n      bob:\n        port: 4000\n"
+            ),
+            "lab.yaml:9: two clients behind one NAT have port 4000 (see line 7); take another one",
+        ),
+        (
+            "servers:\n  server:\n    program: miredo\n    secrets: {me: x}\n",
+            "lab.yaml:4: miredo has no secure qualification; leave it out, or take program: teredo-lab",
+        ),
+        (
+            "servers:\n  server:\n    program: miredo\n    relay: true\n",
+            "lab.yaml:4: a miredo server is no relay; leave it out, or take program: teredo-lab",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        secret: x\n"),
+            "lab.yaml:8: miredo has no secure qualification; leave it out, or take program: teredo-lab",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        refresh_interval: 9\n"
+            ),
+            "lab.yaml:8: miredo finds its refresh interval by itself; leave it out, or take program: teredo-lab",
+        ),
+        (
+            "servers:\n  server: {secrets: {me: x}}\nsites:\n  home:\n    clients:\n      alice:\n        client_id:"
+            " me\n",
+            "lab.yaml:7: a client_id needs a secret; add secret:",
+        ),
+        (
+            "servers:\n  server: {secrets: {me: x}}\nsites:\n  home:\n    clients:\n      alice:\n        secret: x\n",
+            "lab.yaml:7: a secret needs a client_id; add client_id:",
+        ),
+        (
+            "servers:\n  server: {secrets: {alice: x}}\nsites:\n  home:\n    clients:\n      alice:\n"
+            "        {secret: x, client_id: alise}\n",
+            "lab.yaml:7: unknown client_id 'alise'; did you mean 'alice'? known: alice",
+        ),
+        (
+            server_and("hosts:\n  web:\nchecks:\n  without:\n    - server\n"),
+            "lab.yaml:7: unknown client or host 'server'; known: web",
+        ),
+        (
+            server_and("hosts:\n  web:\n  two:\nchecks:\n  expect:\n    - {from: web, to: too, is: reachable}\n"),
+            "lab.yaml:8: unknown client or host 'too'; did you mean 'two'? known: web, two",
+        ),
+        (
+            server_and("hosts:\n  web:\nchecks:\n  expect:\n    - {from: web, to: web, is: reachable}\n"),
+            "lab.yaml:7: 'web' cannot be checked from itself; name two nodes",
+        ),
+        (
+            server_and(
+                "hosts: {web: , two: }\nchecks:\n  expect:\n"
+                "    - {from: web, to: two, is: reachable}\n    - {from: web, to: two, is: unreachable}\n"
+            ),
+            "lab.yaml:7: web to two is expected twice (see line 6); keep one of the two",
+        ),
+        (
+            server_and(
+                "hosts: {web: , two: }\nchecks:\n  without: [two]\n  expect:\n    - {from: web, to: two, is:"
+                " reachable}\n"
+            ),
+            "lab.yaml:7: 'two' is left out of the checks (see line 5); keep one of the two",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit(text: str, error: str) -> None:
+    assert errors(text) == [error]
+
+
+def test_the_same_port_behind_two_nats_is_fine() -> None:
+    assert topology("{servers: {s: }, sites: {a: {clients: {x: {port: 4000}}}, b: {clients: {y: {port: 4000}}}}}")
+
+
+def test_all_problems_are_told_at_once_by_line() -> None:
+    assert errors(
+        server_and("""\
+            relays:
+              relay:
+                port: 1
+            sites:
+              home:
+                nat: conee
+                natt: cone
+                clients:
+                  alice:
+                    server: sever
+                  server:
+            clients:
+            """)
+    ) == [
+        "lab.yaml:5: port cannot be '1'; it takes the relay's UDP port, 1024 to 65535",
+        "lab.yaml:8: unknown NAT kind 'conee'; did you mean 'cone'? known: cone, addr_restricted, port_restricted,"
+        " port_symmetric",
+        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, udp_timeout, external, lan, clients",
+        "lab.yaml:12: unknown server 'sever'; did you mean 'server'? known: server",
+        "lab.yaml:13: two nodes are named 'server' (see line 2); rename one",
+        "lab.yaml:14: a client needs a site: move it under sites: <site>: clients:",
+    ]
+
+
+def test_a_wrong_thing_does_not_make_references_to_it_wrong() -> None:
+    assert errors(
+        server_and("hosts:\n  web: 5\n  two:\nchecks:\n  expect:\n    - {from: web, to: two, is: reachable}\n")
+    ) == ["lab.yaml:4: web cannot be '5'; it takes options: relay"]
