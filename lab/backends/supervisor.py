@@ -7,6 +7,7 @@ All of the lab lives inside; when this process dies, even by SIGKILL, the kernel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import gc
 import json
@@ -32,6 +33,7 @@ from lab.state import Lab
 _log = logging.getLogger("supervisor")
 
 _START_ORDER = ({"server"}, {"relay", "host"}, {"client"})
+_START_TIMEOUT = 10.0
 _OPEN_FILES = 65536
 
 Tell = Callable[[dict[str, Any]], None]
@@ -132,7 +134,9 @@ class Supervisor:
                 self._nodes.start(node)
                 tell(_progress(f"{'s, '.join(sorted(roles))}s", done, len(nodes)))
             if roles != {"client"}:
-                await self._nodes.settled(nodes)
+                with contextlib.suppress(TimeoutError):  # what is late shows in the status
+                    async with asyncio.timeout(_START_TIMEOUT):
+                        await self._nodes.settled(nodes)
         self._nodes.timings["started"] = self._nodes.uptime
         tell({"event": "up"})
 

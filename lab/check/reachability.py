@@ -44,8 +44,16 @@ class _Check:
         self._nodes = {node["name"]: node for node in view.status["nodes"]}
         self._enter = view.namespaces.inside
         self._relays = self._relay_hosts()
-        self._servers = {
-            address for node in view.plan.nodes if node.role == "server" for address in self._nodes[node.name]["ipv4"]
+        self._miredo_sites = {
+            node.site for node in view.plan.nodes if node.role == "client" and node.program == "miredo"
+        }
+        self._kept = {
+            address
+            for node in view.plan.nodes
+            if node.role == "server"
+            or (node.role == "relay" and node.program == "miredo")
+            or (node.role == "nat" and node.site in self._miredo_sites)
+            for address in self._nodes[node.name]["ipv4"]
         }
         self.done = 0
 
@@ -62,15 +70,19 @@ class _Check:
         return node["ipv6"][0] if node["ipv6"] else None
 
     def cool(self) -> None:
-        """Make every path cold: programs of ours forget their peers, NATs whom their inside has talked to."""
+        """Make every path cold: programs of ours forget their peers, NATs whom their inside has talked to.
+
+        NATs keep what servers need to reach clients, and what Miredo, which cannot be told to forget, believes in:
+        without it a Miredo that still trusts a path would send into a closed NAT for up to 30 s.
+        """
         for node in self._view.plan.nodes:
             if (node.program == "teredo-lab" and node.role != "server") or node.role == "host":
                 control = self._view.lab.node_directory(node.name) / "teredo.sock"
                 with contextlib.suppress(OSError):  # it is not running, and remembers nothing
                     ask(control, "forget-peers")
-            if node.role == "nat" and node.firewall is not None:
+            if node.role == "nat" and node.firewall is not None and node.site not in self._miredo_sites:
                 with self._enter(node.name):
-                    forget_remotes(node.firewall, self._servers)
+                    forget_remotes(node.firewall, self._kept)
 
     async def phase(self, expectations: list[Expectation], total: int) -> None:
         """Probe pairs side by side; no two of them share both ends."""
@@ -142,22 +154,32 @@ class _Check:
         return "relay" if endpoint.host in self._relays else str(endpoint)
 
 
-def phases(expectations: list[Expectation], miredo: set[str]) -> tuple[list[Expectation], list[Expectation]]:
+def phases(expectations: list[Expectation], unforgetful: set[str]) -> tuple[list[Expectation], list[Expectation]]:
     """Split ordered pairs into two lists of which neither holds a pair and its reverse.
 
-    A pair with one Miredo end is probed from that end first: Miredo cannot be told to forget, so only its own first
-    packet is sure to meet a cold peer list. The other direction still meets cold NATs and a cold peer of ours.
+    `unforgetful` are nodes that send through Miredo. It cannot be told to forget, so pairs are probed from that end
+    first, while the lab is new. In the other direction only our end is cold.
     """
     first: list[Expectation] = []
     second: list[Expectation] = []
     begun: set[tuple[str, str]] = set()
-    for pair in sorted(expectations, key=lambda pair: pair.source not in miredo):
+    for pair in sorted(expectations, key=lambda pair: pair.source not in unforgetful):
         if (pair.destination, pair.source) in begun:
             second.append(pair)
         else:
             first.append(pair)
             begun.add((pair.source, pair.destination))
     return first, second
+
+
+def unforgetful(plan: Plan) -> set[str]:
+    """Nodes whose packets are tunnelled by Miredo: its clients, and native hosts where a relay is Miredo."""
+    miredo_relays = any(node.role == "relay" and node.program == "miredo" for node in plan.nodes)
+    return {
+        node.name
+        for node in plan.nodes
+        if (node.role == "client" and node.program == "miredo") or (node.role == "host" and miredo_relays)
+    }
 
 
 def run(view: View, request: dict[str, Any], tell: Tell) -> None:
@@ -172,8 +194,7 @@ def run(view: View, request: dict[str, Any], tell: Tell) -> None:
     ]
     tell({"event": "left out", "nodes": left_out})
     check = _Check(view, tell)
-    miredo = {node.name for node in view.plan.nodes if node.program == "miredo"}
-    for phase in phases(pairs, miredo):
+    for phase in phases(pairs, unforgetful(view.plan)):
         if phase:
             check.cool()
             asyncio.run(check.phase(phase, len(pairs)))

@@ -8,7 +8,7 @@ import pwd
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_IFADDR, RTMGRP_LINK
 
 from lab.programs.base import Context
-from lab.teredo.address import is_teredo, packed
+from lab.teredo.address import PORT, is_teredo, packed
 from lab.teredo.runner import stop_on_signals
 
 _STOP_TIMEOUT = 3.0
@@ -53,7 +53,7 @@ def client(options: dict[str, Any], context: Context) -> None:
         "BindAddress": options["bind"],
         "BindPort": options["port"],
     }
-    asyncio.run(_daemon("miredo", settings, context, options["tun"]))
+    asyncio.run(_daemon("miredo", settings, _watch_interface(options["tun"], is_client=True, context=context), context))
 
 
 def relay(options: dict[str, Any], context: Context) -> None:
@@ -64,53 +64,42 @@ def relay(options: dict[str, Any], context: Context) -> None:
         "BindAddress": options["bind"],
         "BindPort": options["port"],
     }
-    asyncio.run(_daemon("miredo", settings, context, options["tun"]))
+    asyncio.run(
+        _daemon("miredo", settings, _watch_interface(options["tun"], is_client=False, context=context), context)
+    )
 
 
 def server(options: dict[str, Any], context: Context) -> None:
     """A Miredo server."""
-    settings = {
-        "InterfaceName": options["tun"],
-        "ServerBindAddress": options["primary"],
-        "ServerBindAddress2": options["secondary"],
-    }
-    asyncio.run(_daemon("miredo-server", settings, context, options["tun"]))
+    settings = {"ServerBindAddress": options["primary"], "ServerBindAddress2": options["secondary"]}
+    asyncio.run(_daemon("miredo-server", settings, _watch_port(PORT, context), context))
 
 
-async def _daemon(name: str, settings: dict[str, Any], context: Context, interface: str) -> None:
-    """Run a daemon in the foreground until SIGTERM, telling of each change of its interface."""
+async def _daemon(name: str, settings: dict[str, Any], watch: Coroutine[Any, Any, None], context: Context) -> None:
+    """Run a daemon in the foreground until SIGTERM, while `watch` tells of its state."""
     stop = stop_on_signals()
     config = context.directory / f"{name}.conf"
     config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
     command = _find(name)
     assert command is not None
-    with _interface_changes() as changed:
-        daemon = await asyncio.create_subprocess_exec(
-            command,
-            "-f",
-            "-c",
-            str(config),
-            "-p",
-            str(context.directory / f"{name}.pid"),
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-        is_client = "ServerAddress" in settings
-        watcher = asyncio.create_task(_watch(changed, interface, is_client=is_client, context=context))
-        ended = asyncio.create_task(daemon.wait())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopped, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if watcher.done():
-            watcher.result()  # it never ends but by an error, which shall be seen
-        watcher.cancel()
+    watcher = asyncio.create_task(watch)
+    arguments = ("-f", "-c", str(config), "-p", str(context.directory / f"{name}.pid"))
+    daemon = await asyncio.create_subprocess_exec(command, *arguments, stdin=asyncio.subprocess.DEVNULL)
+    ended = asyncio.create_task(daemon.wait())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({ended, stopped, watcher}, return_when=asyncio.FIRST_COMPLETED)
+    if watcher.done():
+        watcher.result()  # it never ends but by an error, which shall be seen
+    watcher.cancel()
+    if not ended.done():
+        daemon.send_signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(ended), _STOP_TIMEOUT)
         if not ended.done():
-            daemon.send_signal(signal.SIGTERM)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.shield(ended), _STOP_TIMEOUT)
-            if not ended.done():
-                daemon.kill()
-                await ended
-        elif not stop.is_set():
-            raise RuntimeError(f"{name} ended by itself with exit code {daemon.returncode}")
+            daemon.kill()
+            await ended
+    elif not stop.is_set():
+        raise RuntimeError(f"{name} ended by itself with exit code {daemon.returncode}")
 
 
 @contextlib.contextmanager
@@ -135,19 +124,26 @@ def _interface_changes() -> Iterator[asyncio.Event]:
         watch.close()
 
 
-async def _watch(changed: asyncio.Event, interface: str, *, is_client: bool, context: Context) -> None:
+async def _watch_interface(interface: str, *, is_client: bool, context: Context) -> None:
+    """Tell the state that the interface shows: a client is qualified when it has a Teredo address."""
     told: tuple[str, str | None] | None = None
-    while True:
-        await changed.wait()
-        changed.clear()
-        up, address = await _look(interface)
-        if is_client:
-            state = ("qualified" if address else "starting", address)
-        else:
-            state = ("running" if up else "starting", None)
-        if state != told:
-            told = state
-            context.notify("state", {"state": state[0], "reason": None, "address": address})
+    with _interface_changes() as changed:
+        while True:
+            await changed.wait()
+            changed.clear()
+            up, address = await _look(interface)
+            ready = "qualified" if is_client and address else "running" if up and not is_client else "starting"
+            if (ready, address) != told:
+                told = ready, address
+                context.notify("state", {"state": ready, "reason": None, "address": address if is_client else None})
+
+
+async def _watch_port(port: int, context: Context) -> None:
+    """Tell when the server has bound its port; it makes no interface, and the kernel has no event for a socket."""
+    while f":{port:04X} " not in Path("/proc/net/udp").read_text():
+        await asyncio.sleep(0.02)
+    context.notify("state", {"state": "running", "reason": None})
+    await asyncio.Event().wait()
 
 
 async def _look(interface: str) -> tuple[bool, str | None]:

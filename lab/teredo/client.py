@@ -140,6 +140,7 @@ class Client(Tunnel):
     def stop(self, now: float) -> None:
         """Give the address up and fall silent."""
         self._timers.clear()
+        self._asked, self._restart_delay = None, RESTART_DELAY
         self.forget_peers(now)
         self._retire()
         self._enter(State.INITIAL, None)
@@ -234,7 +235,6 @@ class Client(Tunnel):
         elif self.state is State.SECONDARY:
             self.symmetric = packet.origin != self._candidate
             if self.symmetric:
-                self._mapped = None
                 self._go_offline(
                     f"symmetric NAT: mapped to {self._candidate} for the primary server"
                     f" and to {packet.origin} for the secondary",
@@ -290,6 +290,7 @@ class Client(Tunnel):
         self._enter(State.QUALIFIED, None)
 
     def _retire(self) -> None:
+        self._mapped = None
         if self.address is not None:
             self.address, self._own = None, b""
             self._actions.append(Configure(None, self.mtu))
@@ -314,16 +315,14 @@ class Client(Tunnel):
             self._drop("our own address as source", source=str(source))
         elif source in self._servers:
             self._last_server = now
-            self._from_server(packet, now)
-        elif not is_global(packet.source):
-            self._drop("source is not global", source=str(source))
+            self._from_server(packet, source, now)
         else:
             self._from_peer(packet, source, now)
 
-    def _from_server(self, packet: Packet, now: float) -> None:
+    def _from_server(self, packet: Packet, source: Endpoint, now: float) -> None:
         """Indirect bubbles are answered directly; anything else with an origin starts the connectivity test."""
-        if packet.origin is None:
-            self._drop("from the server without origin")
+        if packet.origin is None:  # the server is a relay too (RFC 4380 section 5.4.3)
+            self._from_peer(packet, source, now)
         elif packet.is_bubble:
             self.counters["indirect bubbles received"] += 1
             if is_global(packet.source) or is_link_local(packet.source):
@@ -348,16 +347,20 @@ class Client(Tunnel):
             self._send(bubble(self._own, to), origin)
 
     def _from_peer(self, packet: Packet, source: Endpoint, now: float) -> None:
+        if not is_global(packet.source):
+            self._drop("source is not global", source=str(source))
+            return
         peer = self._peers.get(packet.source)
-        if peer is not None and peer.trusted and peer.mapping == source:
-            if peer.address in self._timers:  # it had become too old to send to, and has now answered
+        if peer is not None:
+            if peer.nonce is not None and source not in self._forbidden and echo_reply_data(packet) == peer.nonce:
                 self._trust(peer, source, now)
-            peer.last_received = now
-            self._accept(packet)
-            return
-        if peer is not None and peer.nonce is not None and echo_reply_data(packet) == peer.nonce:
-            self._trust(peer, source, now)
-            return
+                return
+            if peer.trusted and peer.mapping == source:
+                if peer.address in self._timers:  # it had become too old to send to, and has now answered
+                    self._trust(peer, source, now)
+                peer.last_received = now
+                self._accept(packet)
+                return
         teredo = parse(packet.source)
         if teredo is None:
             self._test(packet, source, now)

@@ -154,7 +154,7 @@ class PeerList:
 
     def use(self, peer: Peer) -> None:
         """Note that a packet of the host goes to this peer: it is a stranger no more."""
-        if not peer.in_use and self._strangers.pop(peer.address, None) is not None:
+        if self._strangers.pop(peer.address, None) is not None:
             peer.in_use = True
             self._in_use[peer.address] = peer
 

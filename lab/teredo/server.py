@@ -20,6 +20,7 @@ from lab.teredo.address import (
     host_bytes,
     is_global,
     is_global_unicast,
+    is_teredo,
     link_local,
     parse,
     text,
@@ -117,7 +118,7 @@ class Server(Machine):
             self._drop("source is not global", source=str(source))
         elif is_router_solicitation(packet):
             self._solicited(packet, source, on_secondary=on_secondary)
-        elif self._relay is not None and self._relay.knows(packet.source) and not self._is_for_a_client(packet):
+        elif self._relay is not None and self._relay.knows(packet.source) and self._is_for_the_relay(packet):
             self._relay.datagram(data, source, now)
             self._take_over(self._relay)
         elif not (packet.is_bubble or packet.icmp_type is not None):
@@ -127,8 +128,8 @@ class Server(Machine):
         else:
             self._forward(packet, source)
 
-    def _is_for_a_client(self, packet: Packet) -> bool:
-        return parse(packet.destination) is not None
+    def _is_for_the_relay(self, packet: Packet) -> bool:
+        return not is_teredo(packet.destination) and packet.destination != self._router
 
     def _acceptable(self, packet: Packet, source: Endpoint) -> bool:
         """Rules 5 and 6: a client at its own mapping, or anybody else towards a client of ours."""

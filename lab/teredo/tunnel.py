@@ -82,7 +82,8 @@ class Tunnel(Machine):
             self._refuse(self._error_source(), ipv6, ADDRESS_UNREACHABLE)
 
     def _transmit(self, peer: Peer, ipv6: bytes, to: Endpoint, now: float) -> None:
-        self._peers.use(peer)
+        if not peer.in_use:
+            self._peers.use(peer)
         peer.last_sent = now
         self.counters["sent"] += 1
         self._send(ipv6, to)

@@ -76,7 +76,7 @@ def _text(content: bytes, file: str) -> str:
         what = f"too long: a topology has no more than {MAX_LINES:,} lines; make several topologies"
         raise TopologyError(file, [Problem(MAX_LINES + 1, what)])
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise TopologyError(file, [Problem(line, "this is not UTF-8 text; save the file as UTF-8")]) from None

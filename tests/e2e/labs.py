@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,7 @@ class RunningLab:
         try:
             yield Capture(path)
         finally:
+            _written(path)
             os.killpg(process.pid, signal.SIGINT)
             process.wait(timeout=10)
 
@@ -173,6 +175,14 @@ class Capture:
         options = [option for field in fields for option in ("-e", field)]
         output = self.tshark("-Y", display_filter, "-T", "fields", *options)
         return [tuple(line.split("\t")) for line in output.splitlines()]
+
+
+def _written(path: Path) -> None:
+    """Wait until a capture has taken in what has passed: until its file no longer grows."""
+    before = -1
+    while (size := path.stat().st_size) != before:
+        before = size
+        time.sleep(0.2)
 
 
 @contextlib.contextmanager
