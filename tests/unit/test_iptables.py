@@ -89,7 +89,8 @@ def test_cone_lets_anybody_in_to_an_owned_port() -> None:
         )
     ]
     assert table(rules, "nat") == OWNERSHIP_NAT + [
-        f"PREROUTING -i wan -d 198.51.100.7 -p udp -m set --match-set own_{inside} dst -j DNAT --to-destination {inside}"
+        f"PREROUTING -i wan -d 198.51.100.7 -p udp -m set --match-set own_{inside} dst"
+        f" -j DNAT --to-destination {inside}"
         for inside in (host, other)
     ]
 
@@ -102,7 +103,8 @@ def test_addr_restricted_lets_in_whom_the_port_sent_to() -> None:
     assert table(rules, "mangle")[: len(OWNERSHIP_MANGLE) + 3] == [
         *OWNERSHIP_MANGLE,
         f"CLAIM -s {host} -m mark ! --mark 1 -j SET --add-set own_{host} src --exist",
-        f"FORWARD -i wan -o lan -d {host} -p udp -m set --match-set own_{host} dst -j SET --add-set own_{host} dst --exist",
+        f"FORWARD -i wan -o lan -d {host} -p udp -m set --match-set own_{host} dst"
+        f" -j SET --add-set own_{host} dst --exist",
         f"CLAIM -s {host} -m mark ! --mark 1 -j SET --add-set seen_{host} dst,src --exist",
     ]
     assert table(rules, "nat") == OWNERSHIP_NAT + [

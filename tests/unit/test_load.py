@@ -101,6 +101,11 @@ def test_every_option_is_understood() -> None:
     assert lab.checks.without == ("alone",)
 
 
+def test_quotes_make_text_of_anything() -> None:
+    assert topology('{description: "null", servers: {server: }}').description == "null"
+    assert topology("{description: null, servers: {server: }}").description == ""
+
+
 def test_yaml_words_are_good_names() -> None:
     lab = topology("{servers: {no: }, hosts: {on: , null: }}")
     assert (*lab.servers, *lab.hosts) == ("no", "on", "null")
@@ -227,10 +232,13 @@ def test_a_key_that_is_there_twice() -> None:
                 nat: bogus
               home:
                 clients: {bob: {prot: 1}}
+              home:
+                clients: {bob: {prot: 1}}
             """)
     ) == [
         "lab.yaml:7: 'nat' is here a second time, after line 5; remove or rename one",
         "lab.yaml:8: 'home' is here a second time, after line 4; remove or rename one",
+        "lab.yaml:10: 'home' is here a second time, after line 4; remove or rename one",
     ]
 
 

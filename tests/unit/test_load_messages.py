@@ -304,6 +304,18 @@ def test_the_same_port_behind_two_nats_is_fine() -> None:
     assert topology("{servers: {s: }, sites: {a: {clients: {x: {port: 4000}}}, b: {clients: {y: {port: 4000}}}}}")
 
 
+def test_a_host_may_be_named_local() -> None:
+    assert "local" in topology("{servers: {s: }, hosts: {local: }}").hosts
+
+
+def test_among_very_many_names_there_is_no_guessing() -> None:
+    hosts = ", ".join(f"host{index}: " for index in range(301))
+    assert errors(f"servers: {{s: }}\nhosts: {{{hosts}}}\nchecks: {{without: [hots0]}}") == [
+        "lab.yaml:3: unknown client or host 'hots0'; known: host0, host1, host2, host3, host4, host5, host6, host7,"
+        " host8, host9, host10, host11, …"
+    ]
+
+
 def test_all_problems_are_told_at_once_by_line() -> None:
     assert errors(
         server_and("""\

@@ -1,0 +1,167 @@
+"""What checks expect, and why: what RFC 4380 promises for each pair of NATs, and what a topology says instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.check.expectation import expectations
+from lab.nat.kinds import KINDS
+from lab.nat.matrix import Cell, cell
+from lab.topology.model import Topology
+from tests.unit.helpers.topologies import topology
+
+CLIENTS = {"cone": "alice", "addr_restricted": "bob", "port_restricted": "carol", "port_symmetric": "erin"}
+SITES = (
+    "sites: {"
+    + ", ".join(f"home-{name}: {{nat: {kind}, clients: {{{name}: }}}}" for kind, name in CLIENTS.items())
+    + "}"
+)
+FOUR_KINDS = f"servers: {{server: }}\nrelays: {{relay: }}\nhosts: {{web: }}\n{SITES}\n"
+REFUSED = "RFC 4380 alone refuses a symmetric NAT"
+
+
+def expected(lab: Topology) -> dict[tuple[str, str], tuple[str, str]]:
+    found = expectations(lab)
+    by_pair: dict[tuple[str, str], tuple[str, str]] = {
+        (one.source, one.destination): (one.expected, one.because) for one in found
+    }
+    assert len(by_pair) == len(found)
+    return by_pair
+
+
+@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("destination", KINDS)
+def test_clients_follow_the_figure(source: str, destination: str) -> None:
+    if source == destination:
+        sites = ", ".join(f"{name}-home: {{nat: {source}, clients: {{{name}: }}}}" for name in "xy")
+        lab = topology(f"{{servers: {{s: }}, sites: {{{sites}}}}}")
+        verdict, because = expected(lab)["x", "y"]
+    else:
+        verdict, because = expected(topology(FOUR_KINDS))[CLIENTS[source], CLIENTS[destination]]
+    needed = cell(source, destination)
+    assert verdict == ("reachable" if needed is Cell.YES else "unreachable")
+    promise = {Cell.YES: "needs RFC 4380 alone", Cell.NO: f"promises nothing; {REFUSED}"}
+    assert because == f"RFC 6081 Figure 1: {source} → {destination} " + promise.get(
+        needed, f"needs {needed}; {REFUSED}"
+    )
+
+
+def test_clients_and_a_native_host() -> None:
+    found = expected(topology(FOUR_KINDS))
+    for kind, name in CLIENTS.items():
+        verdict = (
+            ("unreachable", f"erin gets no address: {REFUSED}")
+            if kind == "port_symmetric"
+            else ("reachable", "relay is the relay of web")
+        )
+        assert found[name, "web"] == found["web", name] == verdict
+    assert len(found) == 4 * 3 + 4 * 2
+
+
+def test_which_relay_serves_a_host() -> None:
+    lab = "servers: {server: {relay: true}}\nsites: {home: {clients: {alice: }}}\nhosts: {web: {relay: %s}}"
+    assert expected(topology(lab % ""))["alice", "web"] == ("reachable", "server is the relay of web")
+    assert expected(topology(lab % "local"))["web", "alice"] == ("reachable", "web is its own relay")
+    without = (lab % "").replace("{relay: true}", "")
+    assert expected(topology(without))["alice", "web"] == ("unreachable", "no relay serves web")
+
+
+def test_hosts_are_not_checked_among_themselves() -> None:
+    assert expected(topology("{servers: {s: }, relays: {r: }, hosts: {web: , two: }}")) == {}
+
+
+def test_behind_one_nat() -> None:
+    found = expected(topology("{servers: {s: }, sites: {home: {nat: cone, clients: {alice: , bob: }}}}"))
+    because = "same NAT without hairpinning"
+    assert found == {("alice", "bob"): ("unreachable", because), ("bob", "alice"): ("unreachable", because)}
+
+
+def test_miredo_behind_a_symmetric_nat() -> None:
+    found = expected(
+        topology("""
+            servers: {server: }
+            relays: {relay: }
+            hosts: {web: }
+            sites:
+              a: {nat: port_symmetric, clients: {mira: {program: miredo}}}
+              b: {nat: port_symmetric, clients: {erin: }}
+              c: {nat: cone, clients: {alice: }}
+              d: {nat: port_restricted, clients: {dave: {program: miredo}}}
+        """)
+    )
+    assert found["mira", "web"] == found["web", "mira"] == ("reachable", "relay is the relay of web")
+    assert not {("mira", "alice"), ("alice", "mira"), ("mira", "dave"), ("dave", "mira")} & found.keys()
+    assert found["mira", "erin"][0] == found["erin", "mira"][0] == "unreachable"  # erin has no address
+    assert found["dave", "alice"][0] == "reachable"
+
+
+def test_who_does_not_know_the_secret_reaches_nobody() -> None:
+    found = expected(
+        topology("""
+            servers: {secure: {secrets: {a: one, m: two}}, open: }
+            relays: {relay: }
+            hosts: {web: }
+            sites:
+              a: {clients: {alice: {client_id: a, secret: one}}}
+              m: {clients: {mallory: {client_id: m, secret: one}}}
+              o: {clients: {oscar: }}
+              d: {clients: {dave: {program: miredo}}}
+              e: {clients: {erin: {server: open}}}
+        """)
+    )
+    assert found["alice", "erin"][0] == found["erin", "alice"][0] == found["alice", "web"][0] == "reachable"
+    for name in ("mallory", "oscar", "dave"):
+        refused = ("unreachable", f"{name} gets no address: it does not have the secret that secure asks for")
+        assert found[name, "alice"] == found["alice", name] == found[name, "web"] == found["web", name] == refused
+
+
+RING = """
+servers: {s: }
+relays: {r: }
+hosts: {web: , two: }
+sites: {home: {clients: {%s}}}
+checks: {pairs: ring}
+"""
+
+
+@pytest.mark.parametrize(
+    ("clients", "pairs"),
+    [
+        ("", []),
+        ("a: ", [("a", "web"), ("web", "a")]),
+        ("a: , b: ", [("a", "b"), ("b", "a"), ("a", "web"), ("web", "a"), ("b", "web"), ("web", "b")]),
+        (
+            "a: , b: , c: ",
+            [
+                *(("a", "b"), ("b", "c"), ("c", "a")),
+                *(("a", "web"), ("web", "a"), ("b", "web"), ("web", "b"), ("c", "web"), ("web", "c")),
+            ],
+        ),
+    ],
+)
+def test_a_ring(clients: str, pairs: list[tuple[str, str]]) -> None:
+    assert list(expected(topology(RING % clients))) == pairs
+
+
+def test_what_the_topology_expects_itself() -> None:
+    found = expected(
+        topology(
+            FOUR_KINDS.replace("web: ", "web: , two: ")
+            + """
+checks:
+  expect:
+    - {from: alice, to: erin, is: reachable, because: measured}
+    - {from: web, to: two, is: reachable}
+"""
+        )
+    )
+    assert found["alice", "erin"] == ("reachable", "measured")
+    assert found["erin", "alice"][0] == "unreachable"
+    assert found["web", "two"] == ("reachable", "the topology says so")
+    assert ("two", "web") not in found
+
+
+def test_nodes_that_are_left_out() -> None:
+    found = expected(topology(FOUR_KINDS + "checks: {without: [bob, web]}"))
+    assert {name for pair in found for name in pair} == {"alice", "carol", "erin"}
+    assert len(found) == 6

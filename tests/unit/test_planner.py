@@ -1,0 +1,357 @@
+"""The plan of a topology: the routed core, the nodes around it, and their programs."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.check.expectation import expectations
+from lab.nat import iptables
+from lab.nat.kinds import KINDS
+from lab.plan import Interface, Network, NodePlan, Plan, Program, Route, SourceRule
+from lab.planner import plan
+from lab.topology.load import load
+from tests.unit.helpers.topologies import topology
+
+TOPOLOGIES = sorted((Path(__file__).parents[2] / "topologies").glob("*.yaml"))
+
+LAB = """
+    name: small
+    servers: {server: , other: {program: miredo}}
+    relays: {relay: , second: {program: miredo, port: 4000}}
+    hosts: {web: , west: {relay: second}, alone: {relay: local}}
+    sites:
+      home:
+        nat: addr_restricted
+        udp_timeout: 45
+        lan: 10.1.0.0/16
+        clients:
+          alice: {refresh_interval: 9}
+          bob: {program: miredo, server: other, port: 5000}
+"""
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return plan(topology(LAB))
+
+
+def route(destination: str, **options: Any) -> Route:
+    return Route(destination=destination, **options)
+
+
+COMMON = {
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv6.conf.default.autoconf": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.all.accept_ra": "0",
+    "net.ipv6.conf.all.autoconf": "0",
+    "net.ipv6.conf.all.accept_dad": "0",
+    "net.ipv6.conf.default.router_solicitations": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.all.accept_redirects": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.conf.default.accept_redirects": "0",
+}
+
+
+def test_the_nodes(small: Plan) -> None:
+    assert small.name == "small"
+    assert [(node.name, node.role, node.site, node.program, node.nat_kind) for node in small.nodes] == [
+        ("internet", "internet", None, None, None),
+        ("server", "server", None, "teredo-lab", None),
+        ("other", "server", None, "miredo", None),
+        ("relay", "relay", None, "teredo-lab", None),
+        ("second", "relay", None, "miredo", None),
+        ("web", "host", None, None, None),
+        ("west", "host", None, None, None),
+        ("alone", "host", None, "teredo-lab", None),
+        ("home-nat", "nat", "home", None, "addr_restricted"),
+        ("alice", "client", "home", "teredo-lab", None),
+        ("bob", "client", "home", "miredo", None),
+    ]
+
+
+def test_the_networks(small: Plan) -> None:
+    public = {node.name: node.interfaces[0].name for node in small.nodes[1:] if node.role != "client"}
+    assert small.networks == (
+        *(
+            Network(name=f"internet--{name}", kind="p2p", members=(("internet", name), (name, interface)))
+            for name, interface in public.items()
+        ),
+        Network(name="lan--home", kind="lan", members=(("home-nat", "lan"), ("alice", "eth0"), ("bob", "eth0"))),
+    )
+    assert public["home-nat"] == "wan"
+
+
+def test_the_core(small: Plan) -> None:
+    core = small.node("internet")
+    native = ["server", "other", "relay", "second", "web", "west", "alone"]
+    assert core.interfaces == (
+        *(
+            Interface(
+                name=name,
+                network=f"internet--{name}",
+                addresses=("192.0.2.1/32", f"2001:db8:0:{index}::1/64"),
+                ipv6=True,
+            )
+            for index, name in enumerate(native, start=1)
+        ),
+        Interface(name="home-nat", network="internet--home-nat", addresses=("192.0.2.1/32",), ipv6=False),
+    )
+    assert core.sysctls == COMMON | {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+    assert core.routes == (
+        route("192.0.2.2/32", interface="server"),
+        route("192.0.2.3/32", interface="server"),
+        route("192.0.2.4/32", interface="other"),
+        route("192.0.2.5/32", interface="other"),
+        route("192.0.2.6/32", interface="relay"),
+        route("192.0.2.7/32", interface="second"),
+        route("192.0.2.8/32", interface="alone"),
+        route("198.51.100.1/32", interface="home-nat"),
+        route("10.0.0.0/8", kind="unreachable"),
+        route("172.16.0.0/12", kind="unreachable"),
+        route("192.168.0.0/16", kind="unreachable"),
+        route("100.64.0.0/10", kind="unreachable"),
+        route("169.254.0.0/16", kind="unreachable"),
+        route("2001::/32", via="2001:db8:0:3::2", interface="relay"),
+        route("2001::/32", via="2001:db8:0:4::2", interface="second", table=1001),
+    )
+    assert core.rules == (SourceRule(source="2001:db8:0:6::/64", table=1001),)
+
+
+def test_a_server(small: Plan) -> None:
+    assert small.node("server") == NodePlan(
+        name="server",
+        role="server",
+        program="teredo-lab",
+        interfaces=(
+            Interface(
+                name="eth0",
+                network="internet--server",
+                addresses=("192.0.2.2/32", "192.0.2.3/32", "2001:db8:0:1::2/64"),
+                ipv6=True,
+            ),
+        ),
+        sysctls=COMMON | {"net.ipv6.conf.all.forwarding": "1"},
+        routes=(
+            route("192.0.2.1/32", interface="eth0"),
+            route("0.0.0.0/0", via="192.0.2.1", interface="eth0"),
+            route("::/0", via="2001:db8:0:1::1", interface="eth0"),
+        ),
+        programs=(
+            Program(
+                kind="teredo-server",
+                options={
+                    "primary": "192.0.2.2",
+                    "secondary": "192.0.2.3",
+                    "tun": "teredo",
+                    "secrets": {},
+                    "relay": None,
+                },
+            ),
+        ),
+    )
+
+
+def test_a_host_without_ipv4(small: Plan) -> None:
+    assert small.node("web") == NodePlan(
+        name="web",
+        role="host",
+        interfaces=(Interface(name="eth0", network="internet--web", addresses=("2001:db8:0:5::2/64",), ipv6=True),),
+        sysctls=COMMON,
+        routes=(route("::/0", via="2001:db8:0:5::1", interface="eth0"),),
+        programs=(Program(kind="web", options={"address": "2001:db8:0:5::2", "port": 80}),),
+    )
+
+
+def test_a_host_that_is_its_own_relay(small: Plan) -> None:
+    alone = small.node("alone")
+    assert alone.sysctls == COMMON
+    assert alone.interfaces[0].addresses == ("192.0.2.8/32", "2001:db8:0:7::2/64")
+    assert alone.programs == (
+        Program(
+            kind="teredo-relay",
+            options={
+                "bind": "192.0.2.8",
+                "port": 3545,
+                "address": "2001:db8:0:7::2",
+                "tun": "teredo",
+                "host_specific": True,
+            },
+        ),
+        Program(kind="web", options={"address": "2001:db8:0:7::2", "port": 80}),
+    )
+
+
+def test_relays(small: Plan) -> None:
+    relay, second = small.node("relay"), small.node("second")
+    assert relay.sysctls == second.sysctls == COMMON | {"net.ipv6.conf.all.forwarding": "1"}
+    assert relay.programs == (
+        Program(
+            kind="teredo-relay",
+            options={
+                "bind": "192.0.2.6",
+                "port": 3545,
+                "address": "2001:db8:0:3::2",
+                "tun": "teredo",
+                "host_specific": False,
+            },
+        ),
+    )
+    assert second.programs == (
+        Program(kind="miredo-relay", options={"bind": "192.0.2.7", "port": 4000, "tun": "teredo"}),
+    )
+
+
+def test_a_miredo_server(small: Plan) -> None:
+    assert small.node("other").programs == (
+        Program(kind="miredo-server", options={"primary": "192.0.2.4", "secondary": "192.0.2.5", "tun": "teredo"}),
+    )
+
+
+def test_a_nat(small: Plan) -> None:
+    assert small.node("home-nat") == NodePlan(
+        name="home-nat",
+        role="nat",
+        site="home",
+        nat_kind="addr_restricted",
+        interfaces=(
+            Interface(name="wan", network="internet--home-nat", addresses=("198.51.100.1/32",)),
+            Interface(name="lan", network="lan--home", addresses=("10.1.0.1/16",)),
+        ),
+        sysctls=COMMON
+        | {
+            "net.ipv4.ip_forward": "1",
+            "net.bridge.bridge-nf-call-iptables": "0",
+            "net.netfilter.nf_conntrack_udp_timeout": "45",
+            "net.netfilter.nf_conntrack_udp_timeout_stream": "45",
+        },
+        routes=(route("192.0.2.1/32", interface="wan"), route("0.0.0.0/0", via="192.0.2.1", interface="wan")),
+        firewall=iptables.firewall(
+            KINDS["addr_restricted"],
+            IPv4Address("198.51.100.1"),
+            [IPv4Address("10.1.0.2"), IPv4Address("10.1.0.3")],
+            udp_timeout=45,
+        ),
+    )
+
+
+def test_clients(small: Plan) -> None:
+    alice, bob = small.node("alice"), small.node("bob")
+    assert alice.interfaces == (Interface(name="eth0", network="lan--home", addresses=("10.1.0.2/16",), ipv6=False),)
+    assert alice.routes == (route("0.0.0.0/0", via="10.1.0.1", interface="eth0"),)
+    assert alice.sysctls == COMMON
+    (program,) = alice.programs
+    port = program.options["port"]
+    assert 49152 <= port <= 60999
+    assert program == Program(
+        kind="teredo-client",
+        options={
+            "server": "192.0.2.2",
+            "secondary": "192.0.2.3",
+            "bind": "10.1.0.2",
+            "port": port,
+            "tun": "teredo",
+            "refresh_interval": 9,
+            "client_id": None,
+            "secret": None,
+        },
+    )
+    assert bob.programs == (
+        Program(
+            kind="miredo-client",
+            options={
+                "server": "192.0.2.4",
+                "secondary": "192.0.2.5",
+                "bind": "10.1.0.3",
+                "port": 5000,
+                "tun": "teredo",
+            },
+        ),
+    )
+
+
+def test_secrets() -> None:
+    lab = plan(
+        topology("{servers: {s: {secrets: {me: x}}}, sites: {a: {clients: {alice: {client_id: me, secret: x}}}}}")
+    )
+    assert lab.node("s").programs[0].options["secrets"] == {"me": "x"}
+    options = lab.node("alice").programs[0].options
+    assert (options["client_id"], options["secret"]) == ("me", "x")
+
+
+def teredo_routes(lab: str) -> tuple[list[tuple[str | None, int]], list[tuple[str, int]]]:
+    core = plan(topology(lab)).node("internet")
+    routes = [(each.via, each.table) for each in core.routes if each.destination == "2001::/32"]
+    return routes, [(rule.source, rule.table) for rule in core.rules]
+
+
+@pytest.mark.parametrize(
+    ("lab", "routes", "rules"),
+    [
+        ("{servers: {s: }, hosts: {web: }}", [], []),
+        ("{servers: {s: }, hosts: {web: {relay: local}}}", [], []),
+        ("{servers: {s: , t: {relay: true}}, hosts: {web: }}", [("2001:db8:0:2::2", 254)], []),
+        ("{servers: {s: {relay: true}}, relays: {r: }, hosts: {web: }}", [("2001:db8:0:2::2", 254)], []),
+        (
+            "{servers: {s: {relay: true}}, relays: {r: }, hosts: {web: {relay: s}, two: {relay: s}, own: {relay: r}}}",
+            [("2001:db8:0:2::2", 254), ("2001:db8:0:1::2", 1001)],
+            [("2001:db8:0:3::/64", 1001), ("2001:db8:0:4::/64", 1001)],
+        ),
+        ("{servers: {s: }, relays: {r: , unused: }, hosts: {web: }}", [("2001:db8:0:2::2", 254)], []),
+    ],
+    ids=["none", "local", "server", "first", "named", "unused"],
+)
+def test_who_relays_for_whom(lab: str, routes: list[tuple[str, int]], rules: list[tuple[str, int]]) -> None:
+    assert teredo_routes(lab) == (routes, rules)
+
+
+def test_a_server_that_relays() -> None:
+    (program,) = plan(topology("{servers: {s: {relay: true}}}")).node("s").programs
+    assert program.options["relay"] == {"address": "2001:db8:0:1::2"}
+
+
+def test_interface_names_that_linux_takes() -> None:
+    lab = plan(
+        topology("{servers: {a-name-of-fifteen: , fifteen-letters: , lo: , n1: , default: }, sites: {a-long-name: }}")
+    )
+    assert [(link.name, link.network) for link in lab.node("internet").interfaces] == [
+        ("n2", "internet--a-name-of-fifteen"),
+        ("fifteen-letters", "internet--fifteen-letters"),
+        ("n3", "internet--lo"),
+        ("n1", "internet--n1"),
+        ("n4", "internet--default"),
+        ("a-long-name-nat", "internet--a-long-name-nat"),
+    ]
+
+
+@pytest.mark.parametrize("path", TOPOLOGIES, ids=lambda path: path.name)
+def test_every_plan_is_whole(path: Path) -> None:
+    lab = plan(load(path))
+    assert lab.model_dump_json() == plan(load(path)).model_dump_json()
+    assert Plan.model_validate_json(lab.model_dump_json()) == lab
+    assert lab.expectations == expectations(load(path))
+    members = [member for network in lab.networks for member in network.members]
+    interfaces = [(node.name, interface.name) for node in lab.nodes for interface in node.interfaces]
+    assert sorted(members) == sorted(interfaces)
+    assert len(set(members)) == len(members)
+    for node in lab.nodes:
+        names = {interface.name for interface in node.interfaces}
+        assert all(len(name) <= 15 for name in names)
+        for each in node.routes:
+            ip_network(each.destination)
+            assert (each.interface in names) is (each.kind == "unicast")
+    everywhere = [
+        address
+        for node in lab.nodes
+        for interface in node.interfaces
+        for address in interface.addresses
+        if address != "192.0.2.1/32"
+    ]
+    assert len(set(everywhere)) == len(everywhere)
