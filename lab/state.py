@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,13 +41,14 @@ def root() -> Path:
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab by its name, running or not."""
+    """A lab by its name, running or not. `base` is found once: inside the lab an ordinary user looks like root."""
 
     name: str
+    base: Path = field(default_factory=root)
 
     @property
     def directory(self) -> Path:
-        return root() / self.name
+        return self.base / self.name
 
     @property
     def socket(self) -> Path:
@@ -77,10 +78,9 @@ class Lab:
 
     def prepare(self) -> None:
         """Make the lab's directory, empty but for what is made next. Raises StateError."""
-        base = root()
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if base.stat().st_uid != os.geteuid():
-            raise StateError(f"{base} belongs to another user: set {ENVIRONMENT} to a directory of yours")
+        self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.base.stat().st_uid != os.geteuid():
+            raise StateError(f"{self.base} belongs to another user: set {ENVIRONMENT} to a directory of yours")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o755)
 

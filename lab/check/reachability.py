@@ -75,11 +75,13 @@ class _Check:
         NATs keep what servers need to reach clients, and what Miredo, which cannot be told to forget, believes in:
         without it a Miredo that still trusts a path would send into a closed NAT for up to 30 s.
         """
+        clients = [node for node in self._nodes.values() if node["role"] == "client" and node["program"] == "miredo"]
+        kept_clients = [node["teredo_address"] for node in clients if node["teredo_address"]]
         for node in self._view.plan.nodes:
             if (node.program == "teredo-lab" and node.role != "server") or node.role == "host":
                 control = self._view.lab.node_directory(node.name) / "teredo.sock"
                 with contextlib.suppress(OSError):  # it is not running, and remembers nothing
-                    ask(control, "forget-peers")
+                    ask(control, " ".join(["forget-peers", *kept_clients]))
             if node.role == "nat" and node.firewall is not None and node.site not in self._miredo_sites:
                 with self._enter(node.name):
                     forget_remotes(node.firewall, self._kept)

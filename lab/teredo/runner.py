@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
 
-from lab.teredo.address import PORT, Endpoint, Forbidden
+from lab.teredo.address import PORT, Endpoint, Forbidden, packed
 from lab.teredo.client import Client, ClientConfig
 from lab.teredo.machine import Action, Configure, Deliver, Event, Send
 from lab.teredo.packet import MAX_DATAGRAM
@@ -207,11 +207,12 @@ class Runner:
             if checking is not None:
                 checking.cancel()
 
-    def _command(self, command: str) -> dict[str, Any]:
-        """Answer a line that came over the control socket."""
+    def _command(self, line: str) -> dict[str, Any]:
+        """Answer a line that came over the control socket: a command, and for `forget-peers` whom to keep."""
         now = self._loop.time()
+        command, *arguments = line.split()
         if command == "forget-peers" and isinstance(self.machine, Client | Relay):
-            self.machine.forget_peers(now)
+            self.machine.forget_peers(now, {packed(address) for address in arguments})
         elif command == "refresh" and isinstance(self.machine, Client):
             self.machine.refresh(now)
         elif command != "state":
@@ -236,7 +237,7 @@ async def _control_socket(path: Path, answer: Callable[[str], dict[str, Any]]) -
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ValueError):
             while line := await reader.readline():
-                writer.write(json.dumps(answer(line.decode(errors="replace").strip())).encode() + b"\n")
+                writer.write(json.dumps(answer(line.decode())).encode() + b"\n")
                 await writer.drain()
         writer.close()
 

@@ -7,7 +7,7 @@ native host. It is repeated after 2 s, three times at most, and then the peer is
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Set
 from random import Random
 from typing import Any, Final
 
@@ -32,10 +32,12 @@ class Tunnel(Machine):
         self._forbidden = forbidden
         self._peers = PeerList(max_peers)
 
-    def forget_peers(self, now: float) -> None:
-        """Forget every peer and what waits for it, as after a change of address."""
-        for peer in self._peers.clear():
-            self._abandon(peer)
+    def forget_peers(self, now: float, keep: Set[bytes] = frozenset()) -> None:
+        """Forget every peer, but for the addresses in `keep`, and what waits for it, as after a change of address."""
+        for peer in list(self._peers):
+            if peer.address not in keep:
+                self._peers.remove(peer)
+                self._abandon(peer)
 
     def peer_table(self, now: float) -> list[dict[str, Any]]:
         """One row a peer: address, mapping, trusted, seconds since the last packet in each direction."""

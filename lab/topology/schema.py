@@ -1,11 +1,14 @@
-"""The JSON Schema of topologies, for editors. `python -m lab.topology.schema` prints it; schema.json is a copy."""
+"""The JSON Schema of topologies, for editors. `teredo-lab schema` prints it; `SCHEMA_FILE` is a copy."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from lab.topology.model import Topology
+
+SCHEMA_FILE: Final = Path(__file__).with_name("schema.json")
 
 
 def schema_text() -> str:
@@ -31,6 +34,3 @@ def _or_nothing(option: dict[str, Any]) -> dict[str, Any]:
     about = {key: option.pop(key) for key in tuple(option) if key in ("title", "description", "default")}
     return {**about, "anyOf": [option, {"type": "null"}]}
 
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

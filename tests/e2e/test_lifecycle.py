@@ -260,7 +260,7 @@ AS_ORDINARY_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", 
 
 
 def test_an_ordinary_user_has_the_same_lab(small: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"TEREDO_LAB_RUN": str(tmp_path / "run")}
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
 
     def user(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = (*AS_ORDINARY_USER, sys.executable, "-m", "lab.cli", *arguments)
@@ -280,7 +280,7 @@ def test_an_ordinary_user_has_the_same_lab(small: Path, tmp_path: Path) -> None:
 
 
 def test_an_ordinary_user_is_told_plainly_that_miredo_cannot_run(tmp_path: Path) -> None:
-    environment = os.environ | {"TEREDO_LAB_RUN": str(tmp_path / "run")}
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
     command = (*AS_ORDINARY_USER, sys.executable, "-m", "lab.cli")
     up = subprocess.run(
         (*command, "up", str(TOPOLOGIES / "default.yaml"), "--check"),

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from typing import Any
 
 import pytest
 
 from lab.nat.kinds import KINDS
 from lab.topology.model import Checks, Client, Expect, Host, Options, Relay, Server, Site, Topology
-from lab.topology.schema import schema_text
+from lab.topology.schema import SCHEMA_FILE, schema_text
 
 SCHEMA: dict[str, Any] = json.loads(schema_text())
 
 
 def test_the_copy_is_fresh() -> None:
-    copy = resources.files("lab.topology").joinpath("schema.json").read_text(encoding="utf-8")
-    assert copy == schema_text(), "run: python -m lab.topology.schema > lab/topology/schema.json"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run: teredo-lab schema --write"
 
 
 @pytest.mark.parametrize("model", [Topology, Server, Relay, Host, Site, Client, Checks, Expect])

@@ -1,0 +1,62 @@
+# Every target sets up what it needs (tools/setup.sh): system packages with apt, Python packages in .venv.
+
+TOPOLOGY ?= topologies/default.yaml
+BACKEND ?= netns
+ARGS ?=
+
+BIN := .venv/bin
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help lab-up lab-down test check lint types schema format bench packages clean for-labs for-checks for-tests
+
+help: ## Show this list.
+	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS="$$(printf '\t')" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
+
+lab-up: for-labs ## Bring a lab up and check who reaches whom. It stays up.
+	@$(BIN)/teredo-lab up $(TOPOLOGY) --backend $(BACKEND) --check $(ARGS)
+
+lab-down: ## Take all of your labs down. Nothing of them is left.
+	@if [ -x $(BIN)/teredo-lab ]; then $(BIN)/teredo-lab down --all; else echo 'nothing was up: there is no .venv yet'; fi
+
+test: for-tests ## Run all tests. ARGS goes to pytest: ARGS='-k relay -x'.
+	@$(BIN)/pytest $(ARGS)
+
+check: lint types schema ## Run ruff and mypy, and see whether generated files are fresh.
+
+lint: for-checks ## Part of check: ruff's rules and formatting.
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: for-checks ## Part of check: mypy --strict.
+	@$(BIN)/mypy
+
+schema: for-checks ## Part of check: whether the JSON Schema of topologies is fresh.
+	@$(BIN)/teredo-lab schema --check
+
+format: for-checks ## Format the code, and mend what ruff can mend.
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: for-labs ## Measure how fast labs come up. ARGS goes to the benchmark.
+	@$(BIN)/python -m lab.bench $(ARGS)
+
+packages: ## Install the system packages only, as root; never starts Miredo's daemon.
+	@tools/setup.sh packages
+
+clean: ## Take all of your labs down, then remove .venv, caches and what was built.
+	-@$(MAKE) --no-print-directory lab-down
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+for-labs:
+	@tools/setup.sh run
+
+for-checks:
+	@tools/setup.sh check
+
+for-tests:
+	@tools/setup.sh test

@@ -1,0 +1,187 @@
+"""The NAT models do what RFC 4787 says of their mapping, filtering and port choice."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from lab.nat.kinds import KINDS, Filtering, Mapping, NatBehaviour, PortChoice
+from lab.simulation import Clock, Internet, NatModel
+from lab.teredo.address import Endpoint
+
+INSIDE = Endpoint("192.168.0.2", 5000)
+REMOTE = Endpoint("198.18.0.9", 3544)
+SAME_HOST = Endpoint("198.18.0.9", 3545)
+OTHER_HOST = Endpoint("198.18.0.10", 3544)
+
+
+class Bench:
+    """A NAT with two inside hosts and three remote endpoints. It notes what arrives where, and from where."""
+
+    def __init__(self, behaviour: NatBehaviour, timeout: float = 60.0, seed: int = 1) -> None:
+        self.clock = Clock()
+        self.internet = Internet(self.clock, Random(seed), latency=0.01, loss=0.0, trace=None)
+        self.nat = NatModel(self.internet, "198.18.0.1", behaviour, Random(seed), timeout=timeout)
+        self.arrived: list[tuple[Endpoint, Endpoint]] = []
+        for host in (REMOTE.host, OTHER_HOST.host):
+            self.internet.attach(host, self.arrive)
+        for host in ("192.168.0.2", "192.168.0.3"):
+            self.nat.attach(host, self.arrive)
+
+    def arrive(self, _data: bytes, source: Endpoint, to: Endpoint) -> None:
+        self.arrived.append((source, to))
+
+    def wait(self, seconds: float) -> None:
+        limit = self.clock.now + seconds
+        while self.clock.step(limit):
+            pass
+
+    def out(self, to: Endpoint, source: Endpoint = INSIDE) -> Endpoint:
+        """Send outward; the endpoint that the remote side sees."""
+        self.arrived.clear()
+        self.nat.send(source, to, b"out")
+        self.wait(0.1)
+        ((seen, at),) = self.arrived
+        assert at == to
+        return seen
+
+    def enters(self, source: Endpoint, to: Endpoint) -> bool:
+        """Whether a packet from a remote endpoint comes through to an inside host."""
+        self.arrived.clear()
+        self.internet.send(source, to, b"in")
+        self.wait(0.1)
+        return bool(self.arrived)
+
+
+def behaviour(
+    mapping: Mapping = Mapping.EIM,
+    filtering: Filtering = Filtering.EIF,
+    ports: PortChoice = PortChoice.RANDOM,
+    hairpin: bool = False,
+) -> NatBehaviour:
+    return NatBehaviour(mapping, filtering, ports, hairpin)
+
+
+@pytest.mark.parametrize("filtering", Filtering)
+@pytest.mark.parametrize(
+    ("mapping", "kept"),
+    [(Mapping.EIM, (True, True)), (Mapping.ADM, (True, False)), (Mapping.APDM, (False, False))],
+)
+def test_a_mapping_is_kept_for_the_remote_endpoints_that_it_should_be(
+    mapping: Mapping, kept: tuple[bool, bool], filtering: Filtering
+) -> None:
+    bench = Bench(behaviour(mapping, filtering))
+    seen = bench.out(REMOTE)
+    assert seen.host == bench.nat.external
+    assert (bench.out(SAME_HOST) == seen, bench.out(OTHER_HOST) == seen) == kept
+    assert bench.out(REMOTE) == seen
+
+
+@pytest.mark.parametrize("mapping", Mapping)
+@pytest.mark.parametrize(
+    ("filtering", "admitted"),
+    [(Filtering.EIF, (True, True)), (Filtering.ADF, (True, False)), (Filtering.APDF, (False, False))],
+)
+def test_a_mapping_admits_the_remote_endpoints_that_it_should(
+    mapping: Mapping, filtering: Filtering, admitted: tuple[bool, bool]
+) -> None:
+    bench = Bench(behaviour(mapping, filtering))
+    seen = bench.out(REMOTE)
+    assert (bench.enters(SAME_HOST, seen), bench.enters(OTHER_HOST, seen)) == admitted
+    assert bench.enters(REMOTE, seen)
+    assert not bench.enters(REMOTE, Endpoint(seen.host, seen.port ^ 1))
+
+
+def test_port_choices_are_told_apart() -> None:
+    preserving = Bench(behaviour(ports=PortChoice.PRESERVING))
+    assert preserving.out(REMOTE).port == INSIDE.port
+    assert preserving.out(REMOTE, Endpoint("192.168.0.3", INSIDE.port)).port == INSIDE.port + 1, "it is taken"
+    sequential = Bench(behaviour(Mapping.APDM, ports=PortChoice.SEQUENTIAL))
+    ports = [sequential.out(to).port for to in (REMOTE, SAME_HOST, OTHER_HOST)]
+    assert ports == [ports[0], ports[0] + 1, ports[0] + 2]
+    random = Bench(behaviour(Mapping.APDM, ports=PortChoice.RANDOM))
+    ports = [random.out(to).port for to in (REMOTE, SAME_HOST, OTHER_HOST)]
+    assert len(set(ports)) == 3
+    assert ports[1] - ports[0] != 1
+
+
+def test_several_inside_hosts_have_mappings_of_their_own() -> None:
+    bench = Bench(behaviour())
+    first, second = bench.out(REMOTE), bench.out(REMOTE, Endpoint("192.168.0.3", INSIDE.port))
+    assert first != second
+    for seen, inside in ((first, "192.168.0.2"), (second, "192.168.0.3")):
+        assert bench.enters(REMOTE, seen)
+        assert bench.arrived[0][1].host == inside
+
+
+def test_only_outbound_packets_keep_a_mapping() -> None:
+    bench = Bench(behaviour(), timeout=30.0)
+    seen = bench.out(REMOTE)
+    for _ in range(4):
+        bench.wait(20.0)
+        assert bench.out(REMOTE) == seen
+    for _ in range(2):
+        bench.wait(14.0)
+        assert bench.enters(REMOTE, seen)
+    bench.wait(2.0)
+    assert not bench.enters(REMOTE, seen)
+    assert len(bench.nat) == 0
+    assert bench.out(REMOTE) != seen
+
+
+def test_the_permission_of_each_remote_endpoint_ages_by_itself() -> None:
+    bench = Bench(behaviour(filtering=Filtering.APDF), timeout=30.0)
+    seen = bench.out(OTHER_HOST)
+    for _ in range(3):
+        bench.wait(14.0)
+        assert bench.out(REMOTE) == seen
+    assert bench.enters(REMOTE, seen)
+    assert not bench.enters(OTHER_HOST, seen)
+    assert bench.nat.dropped["filtered"] == 1
+
+
+def test_a_reset_loses_every_mapping() -> None:
+    bench = Bench(behaviour(ports=PortChoice.SEQUENTIAL))
+    seen = bench.out(REMOTE)
+    bench.nat.reset()
+    assert not bench.enters(REMOTE, seen)
+    assert bench.out(REMOTE) != seen
+
+
+@pytest.mark.parametrize("hairpin", [False, True])
+def test_inside_hosts_meet_at_external_addresses_if_there_is_hairpinning(hairpin: bool) -> None:
+    bench = Bench(behaviour(hairpin=hairpin))
+    first, second = bench.out(REMOTE), bench.out(REMOTE, Endpoint("192.168.0.3", 6000))
+    bench.arrived.clear()
+    bench.nat.send(INSIDE, second, b"across")
+    bench.wait(0.1)
+    assert bench.arrived == ([(first, Endpoint("192.168.0.3", 6000))] if hairpin else [])
+
+
+def test_stale_entries_make_room() -> None:
+    bench = Bench(behaviour(Mapping.APDM, Filtering.APDF), timeout=1.0)
+    for port in range(1, 1000):
+        bench.nat.send(INSIDE, Endpoint(REMOTE.host, port), b"")
+        bench.wait(0.1)
+    assert len(bench.nat._mappings) < 100
+    bench = Bench(behaviour(Mapping.EIM, Filtering.APDF), timeout=1.0)
+    for port in range(1, 1000):
+        bench.nat.send(INSIDE, Endpoint(REMOTE.host, port), b"")
+        bench.wait(0.1)
+    ((mapping),) = bench.nat._mappings.values()
+    assert len(mapping.permitted) < 100
+
+
+def test_a_nat_whose_ports_are_all_taken_says_so() -> None:
+    bench = Bench(behaviour(Mapping.APDM, ports=PortChoice.SEQUENTIAL))
+    for number in range(65536 - 1024):
+        bench.nat.send(INSIDE, Endpoint(f"203.0.{number >> 8}.{number & 255}", 1), b"")
+    with pytest.raises(RuntimeError, match="no free port"):
+        bench.nat.send(INSIDE, Endpoint("198.51.100.1", 1), b"")
+
+
+def test_only_symmetric_kinds_change_the_mapping_with_the_remote_endpoint() -> None:
+    for kind in KINDS.values():
+        bench = Bench(kind)
+        assert (bench.out(REMOTE) != bench.out(OTHER_HOST)) == kind.symmetric
