@@ -20,7 +20,7 @@ TIMEOUT: Final = 60.0
 FIRST_PORT: Final = 1024
 PORTS: Final = 65536 - FIRST_PORT
 _ROOM = 64
-"""Entries that a table may hold before it is searched for stale ones."""
+"""Entries that a table may hold before it is searched for stale ones; later, twice as many as were left then."""
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class _Mapping:
     used: float = 0.0
     permitted: dict[Hashable, float] = field(default_factory=dict)
     """When a packet last left for a remote endpoint, as far as the filtering tells them apart."""
+    room: int = _ROOM
 
 
 class NatModel:
@@ -49,6 +50,7 @@ class NatModel:
         self._receivers: dict[str, Receive] = {}
         self._mappings: dict[Hashable, _Mapping] = {}
         self._by_port: dict[int, _Mapping] = {}
+        self._room = _ROOM
         self._next_port = FIRST_PORT + rng.randrange(PORTS)
         internet.attach(external, self._receive)
 
@@ -72,9 +74,9 @@ class NatModel:
         mapping = self._mapping(source, to, now)
         mapping.used = now
         if self.behaviour.filtering is not Filtering.EIF:
-            if len(mapping.permitted) >= _ROOM:
+            if len(mapping.permitted) >= mapping.room:
                 fresh = {key: used for key, used in mapping.permitted.items() if not self._is_stale(used, now)}
-                mapping.permitted = fresh
+                mapping.permitted, mapping.room = fresh, max(_ROOM, 2 * len(fresh))
             mapping.permitted[self._permission(to)] = now
         if to.host != self.external:
             self._internet.send(mapping.outside, to, data)
@@ -117,9 +119,10 @@ class NatModel:
             return mapping
         if mapping is not None:
             self._forget(mapping)
-        elif len(self._mappings) >= _ROOM:
+        elif len(self._mappings) >= self._room:
             for stale in [old for old in self._mappings.values() if self._is_stale(old.used, now)]:
                 self._forget(stale)
+            self._room = max(_ROOM, 2 * len(self._mappings))
         port = self._free_port(inside.port, now)
         mapping = self._mappings[key] = self._by_port[port] = _Mapping(key, inside, Endpoint(self.external, port))
         return mapping

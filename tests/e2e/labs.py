@@ -116,23 +116,8 @@ class RunningLab:
     def capture(self, node: str, interface: str, *expression: str) -> Iterator[Capture]:
         """Record what passes an interface of a node for a while."""
         path = self.lab.node_directory(node) / f"capture{next(_serial)}.pcap"
-        filter_ = expression or ("udp",)
-        command = (
-            "tcpdump",
-            "-Z",
-            "root",
-            "-i",
-            interface,
-            "-U",
-            "-n",
-            "-s",
-            "0",
-            "-B",
-            "16384",
-            "-w",
-            str(path),
-            *filter_,
-        )
+        options = ["-Z", "root", "-U", "--immediate-mode", "-n", "-s", "0", "-B", "16384"]
+        command = ("tcpdump", *options, "-i", interface, "-w", str(path), *(expression or ("udp",)))
         process = subprocess.Popen(
             (*COMMAND, "exec", "--name", self.name, node, "--", *command),
             stderr=subprocess.PIPE,

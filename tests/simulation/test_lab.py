@@ -9,7 +9,8 @@ from lab.teredo.address import Forbidden
 
 
 def test_calls_are_made_in_the_order_of_time_and_then_of_making() -> None:
-    clock, made = Clock(), []
+    clock = Clock()
+    made: list[str] = []
     for name, at in (("c", 2.0), ("a", 1.0), ("b", 1.0), ("late", 9.0)):
         clock.at(at, made.append, name)
     while clock.step(5.0):

@@ -86,14 +86,15 @@ def test_a_client_survives_the_absence_of_its_server() -> None:
 def test_a_node_that_gains_native_ipv6_leaves_teredo_and_returns_when_it_is_lost() -> None:
     simulation = Simulation(tracing=True)
     simulation.server()
-    client, peer = simulation.client("cone"), simulation.client("cone")
+    nat = simulation.nat("cone")
+    client, peer = simulation.client(nat), simulation.client("cone")
     assert qualified(simulation, client, peer)
     simulation.ping(client, peer)
     client.do(lambda now: client.machine.native_ipv6(True, now))
     assert client.host.address is None
     since = simulation.now
     simulation.run_for(1000.0)
-    assert not any(outer.at > since and outer.source.host.endswith(".3") for outer in simulation.trace or ())
+    assert not any(outer.at > since and outer.source.host == nat.external for outer in simulation.trace or ())
     client.do(lambda now: client.machine.native_ipv6(False, now))
     assert qualified(simulation, client)
     assert simulation.ping(peer, client).reached

@@ -78,8 +78,10 @@ kinds = st.sampled_from(["bubble", "indirect bubble", "data", "data with origin"
 
 @st.composite
 def mutations(draw: st.DrawFn) -> tuple[str, float, bytes]:
-    return draw(st.sampled_from(["none", "none", "flip", "cut", "extend"])), draw(st.floats(0, 1)), draw(
-        st.binary(min_size=1, max_size=20)
+    return (
+        draw(st.sampled_from(["none", "none", "flip", "cut", "extend"])),
+        draw(st.floats(0, 1)),
+        draw(st.binary(min_size=1, max_size=20)),
     )
 
 

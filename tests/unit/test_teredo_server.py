@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptMTU, ICMPv6NDOptPrefixInfo, IPv6
 
-from lab.teredo import auth
 from lab.teredo.address import UNSPECIFIED, Endpoint, cone_bit, link_local, packed, text
 from lab.teredo.client import SOLICITATION_SOURCE
 from lab.teredo.packet import (
@@ -39,6 +38,7 @@ from tests.unit.helpers.teredo import (
     new_server,
     outcome,
     payload,
+    silent,
     teredo,
 )
 
@@ -47,20 +47,7 @@ CLIENT = teredo(MAPPED)
 
 CONE_SOURCE = link_local(Endpoint("0.0.0.0", 0), cone=True)
 NONCE = b"\1\2\3\4\5\6\7\x08"
-SECRET = b"between us"
 SOLICITATION = Authentication(NONCE).encode() + router_solicitation(SOLICITATION_SOURCE)
-
-
-def sealed(client_id: bytes, secret: bytes) -> bytes:
-    ipv6 = router_solicitation(SOLICITATION_SOURCE)
-    return auth.seal(secret, Authentication(NONCE, client_id), b"", ipv6).encode() + ipv6
-
-
-def silent(server: Server, data: bytes, source: Endpoint) -> bool:
-    """Whether the server does nothing about a datagram, on either of its addresses."""
-    for on_secondary in (False, True):
-        server.datagram(data, source, 1.0, on_secondary=on_secondary)
-    return outcome(server).quiet
 
 
 # Solicitations (section 5.3.2)
@@ -163,42 +150,6 @@ def test_an_invalid_solicitation_is_dropped(at: int) -> None:
 @pytest.mark.parametrize("source", [CLIENT, HOST, UNSPECIFIED], ids=["Teredo", "native", "unspecified"])
 def test_a_solicitation_from_an_address_that_is_not_link_local_is_dropped(source: bytes) -> None:
     assert silent(new_server(), router_solicitation(source), MAPPED)
-
-
-# Secure qualification
-
-
-@pytest.mark.requirement("V21", "V6", "S4")
-def test_the_right_secret_gets_a_sealed_answer() -> None:
-    server = new_server(secrets={b"me": SECRET})
-    server.datagram(sealed(b"me", SECRET), MAPPED, 1.0)
-    packet = decode(outcome(server).sent[0].data)
-    assert packet.authentication is not None
-    assert (packet.authentication.client_id, packet.authentication.nonce) == (b"me", NONCE)
-    assert packet.authentication.confirmation == 0
-    assert auth.verify(SECRET, packet)
-
-
-@pytest.mark.requirement("V21", "S3")
-def test_a_retired_key_gets_a_sealed_answer_with_a_confirmation_byte() -> None:
-    server = new_server(secrets={b"me": SECRET}, retired=frozenset({b"me"}))
-    server.datagram(sealed(b"me", SECRET), MAPPED, 1.0)
-    packet = decode(outcome(server).sent[0].data)
-    assert packet.authentication is not None
-    assert packet.authentication.confirmation != 0
-    assert auth.verify(SECRET, packet)
-
-
-@pytest.mark.requirement("V6")
-@pytest.mark.parametrize(
-    "data",
-    [sealed(b"me", b"wrong"), sealed(b"you", SECRET), SOLICITATION, router_solicitation(SOLICITATION_SOURCE)],
-    ids=["wrong secret", "unknown identifier", "no value", "no header"],
-)
-def test_without_the_right_secret_there_is_no_answer(data: bytes) -> None:
-    server = new_server(secrets={b"me": SECRET})
-    assert silent(server, data, MAPPED)
-    assert server.snapshot(1.0)["secure"]
 
 
 # What is accepted, and what is forwarded (section 5.3.1)

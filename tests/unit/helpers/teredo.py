@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Protocol
 
 from lab.teredo.address import PORT, PREFIX, Endpoint, TeredoAddress, host_bytes, link_local, packed
-from lab.teredo.client import SOLICITATION_SOURCE, Client, ClientConfig
+from lab.teredo.client import SOLICITATION_SOURCE, Client, ClientConfig, State
 from lab.teredo.machine import Action, Configure, Deliver, Event, Send
 from lab.teredo.packet import (
     ROUTER_ADVERTISEMENT,
@@ -70,6 +70,12 @@ class Outcome:
     delivered: list[bytes]
     configured: list[bytes | None]
     events: list[Event]
+
+    @property
+    def only_sent(self) -> Send:
+        """The datagram that was sent, which must be one."""
+        (one,) = self.sent
+        return one
 
     @property
     def drops(self) -> list[str]:
@@ -135,11 +141,7 @@ def advertise(
     asked = decode(solicitation).authentication
     assert asked is not None
     header = Authentication(asked.nonce if nonce is None else nonce, asked.client_id, confirmation=confirmation)
-    return (
-        (header.encode() if authenticated else b"")
-        + (b"" if origin is None else origin_indication(origin))
-        + ipv6
-    )
+    return (header.encode() if authenticated else b"") + (b"" if origin is None else origin_indication(origin)) + ipv6
 
 
 def new_client(seed: int = 1, **config: Any) -> Client:
@@ -175,6 +177,18 @@ def befriend(client: Client, own: bytes, now: float, peer: bytes = PEER, at: End
     """Have a Teredo peer be trusted, as its direct bubble brings about."""
     client.datagram(bubble(peer, own), at, now)
     outcome(client)
+
+
+def state_of(client: Client) -> State:
+    """The state of a client (asked for anew, which a type checker does not expect of an attribute)."""
+    return client.state
+
+
+def silent(server: Server, data: bytes, source: Endpoint) -> bool:
+    """Whether a server does nothing about a datagram, on either of its addresses."""
+    for on_secondary in (False, True):
+        server.datagram(data, source, 1.0, on_secondary=on_secondary)
+    return outcome(server).quiet
 
 
 def new_relay(seed: int = 1, **config: Any) -> Relay:
