@@ -56,12 +56,12 @@ def configure(node: NodePlan) -> None:
                 _route(ip, route, indexes)
             for rule in node.rules:
                 ip.rule("add", family=socket.AF_INET6, src=rule.source, table=rule.table)
-    except (NetlinkError, OSError, IndexError) as error:
+    except (NetlinkError, OSError) as error:
         raise NodeError(f"{node.name}: the kernel refused its links or routes: {error}") from error
 
 
 def _interface(ip: IPRoute, interface: Interface) -> int:
-    index: int = ip.link_lookup(ifname=interface.name)[0]
+    index = socket.if_nametoindex(interface.name)
     if not interface.ipv6:
         Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1")
     for address in interface.addresses:

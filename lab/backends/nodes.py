@@ -35,7 +35,11 @@ class Node:
     plan: NodePlan
     reports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     teredo_address: str | None = None
+    addresses: list[str] = field(init=False)
     pids: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.addresses = addresses_of(self.plan, 6) + addresses_of(self.plan, 4)
 
     @property
     def worst(self) -> tuple[str, str | None]:
@@ -67,7 +71,11 @@ class Nodes:
         """Seconds since the supervisor began."""
         return round(time.monotonic() - self._began, 4)
 
-    def wired(self) -> None:
+    def took(self, what: str) -> None:
+        """Note, the first time, how long after the supervisor's begin something was done."""
+        self.timings.setdefault(what, self.uptime)
+
+    def ready(self) -> None:
         """The kernel's part is done: nodes without programs are running, the others may start."""
         for name, node in self.by_name.items():
             self._lab.node_directory(name).mkdir(parents=True)
@@ -75,7 +83,6 @@ class Nodes:
             if not node.plan.programs:
                 node.reports["kernel"] = ("running", None)
         self._write_hosts()
-        self.timings["wired"] = self.uptime
 
     def start(self, node: Node) -> None:
         """Start a node's programs, but for those that cannot run on this machine."""
@@ -126,7 +133,7 @@ class Nodes:
         _log.info("%s: %s%s", node.plan.name, state, f" ({reason})" if reason else "")
         self._write_hosts()
         if all(other.settled for other in self.by_name.values()):
-            self.timings.setdefault("settled", self.uptime)
+            self.took("settled")
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -174,8 +181,7 @@ class Nodes:
         text = ["127.0.0.1 localhost", "::1 localhost"]
         for name, node in self.by_name.items():
             own = [node.teredo_address] if node.teredo_address else []
-            addresses = own or addresses_of(node.plan, 6) or addresses_of(node.plan, 4)
-            text += [f"{address} {name}" for address in addresses[:1]]
+            text += [f"{address} {name}" for address in (own or node.addresses)[:1]]
         self._lab.hosts_file.write_text("\n".join(text) + "\n")  # in place: it is mounted over /etc/hosts
 
     def facts(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from lab.backends import linux
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
-from lab.backends.wiring import wire
+from lab.backends.wiring import load_firewalls, wire
 from lab.check import reachability
 from lab.node import NodeError
 from lab.plan import Plan
@@ -111,8 +111,15 @@ class Supervisor:
 
     def build(self, tell: Tell) -> None:
         """Wire and configure all nodes. Raises NodeError."""
-        wire(self._plan, self._nodes.namespaces, lambda what, done, total: tell(_progress(what, done, total)))
-        self._nodes.wired()
+
+        def progress(what: str, done: int, total: int) -> None:
+            tell(_progress(what, done, total))
+
+        wire(self._plan, self._nodes.namespaces, progress)
+        self._nodes.took("wired")
+        load_firewalls(self._plan, self._nodes.namespaces, progress)
+        self._nodes.took("firewalls loaded")
+        self._nodes.ready()
 
     async def serve(self, tell: Tell) -> None:
         """Start the programs, then answer commands until SIGTERM."""
@@ -137,7 +144,7 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):  # what is late shows in the status
                     async with asyncio.timeout(_START_TIMEOUT):
                         await self._nodes.settled(nodes)
-        self._nodes.timings["started"] = self._nodes.uptime
+        self._nodes.took("programs started")
         tell({"event": "up"})
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

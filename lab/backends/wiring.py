@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,7 @@ from lab.backends.linux import NetworkNamespaces
 from lab.node import NodeError, apply_firewall, apply_sysctls, configure
 from lab.plan import Network, NodePlan, Plan
 
-FIREWALL_WORKERS = 2
+FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
 
 Progress = Callable[[str, int, int], None]
@@ -41,7 +42,6 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
     for node in plan.nodes:
         with namespaces.inside(node.name):
             linux.wait_for_links([interface.name for interface in node.interfaces], LINK_TIMEOUT)
-    _firewalls([node for node in plan.nodes if node.firewall is not None], namespaces, progress)
 
 
 def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
@@ -60,7 +60,7 @@ def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) 
                 bridge = None
                 if network.kind == "lan":
                     ip.link("add", ifname=name, kind="bridge")
-                    bridge = ip.link_lookup(ifname=name)[0]
+                    bridge = socket.if_nametoindex(name)
                 for number, (node, interface) in enumerate(others):
                     end = {} if bridge is None else {"master": bridge, "state": "up"}
                     ip.link(
@@ -70,12 +70,13 @@ def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) 
                         peer={"ifname": interface, "net_ns_fd": namespaces.fds[node]},
                         **end,
                     )
-    except (NetlinkError, OSError, IndexError) as error:
+    except (NetlinkError, OSError) as error:
         raise NodeError(f"{gateway}: the kernel refused a link: {error}") from error
 
 
-def _firewalls(nodes: list[NodePlan], namespaces: NetworkNamespaces, progress: Progress) -> None:
-    """Load the firewalls side by side: most of that time goes to the tools."""
+def load_firewalls(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
+    """Load the NATs' rules side by side: most of that time is waiting for the kernel. Raises NodeError."""
+    nodes = [node for node in plan.nodes if node.firewall is not None]
 
     def load(node: NodePlan) -> None:
         with namespaces.inside(node.name):

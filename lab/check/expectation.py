@@ -22,7 +22,7 @@ def expectations(topology: Topology) -> tuple[Expectation, ...]:
     left_out = frozenset(checks.without)
     clients = {placed.name: placed for placed in topology.clients() if placed.name not in left_out}
     hosts = tuple(name for name in topology.hosts if name not in left_out)
-    pairs = _ring(tuple(clients), hosts) if checks.pairs == "ring" else _all(clients, hosts)
+    pairs = _ring(_interleaved(topology, clients), hosts) if checks.pairs == "ring" else _all(clients, hosts)
     verdicts: dict[tuple[str, str], tuple[Verdict, str]] = {}
     for pair in pairs:
         verdict = _verdict(topology, clients, *pair)
@@ -40,6 +40,12 @@ def _all(clients: Iterable[str], hosts: Iterable[str]) -> Iterator[tuple[str, st
     """Each two, in both directions; but hosts reach each other without Teredo."""
     native = frozenset(hosts)
     return (pair for pair in permutations((*clients, *hosts), 2) if not native.issuperset(pair))
+
+
+def _interleaved(topology: Topology, clients: dict[str, PlacedClient]) -> tuple[str, ...]:
+    """Clients in such an order that neighbours are behind different NATs: the first of each site, the second, …"""
+    rank = {name: number for site in topology.sites.values() for number, name in enumerate(site.clients)}
+    return tuple(sorted(clients, key=rank.__getitem__))
 
 
 def _ring(clients: Sequence[str], hosts: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -61,7 +61,7 @@ class Simulation:
         self.rng = Random(seed)  # noqa: S311 - to be repeatable, not to be secret
         self.clock = Clock()
         self.trace: list[Outer] | None = [] if tracing else None
-        self.internet = Internet(self.clock, self._rng(), latency=latency, loss=loss, trace=self.trace)
+        self.internet = Internet(self.clock, self.rng, latency=latency, loss=loss, trace=self.trace)
         self.internet6 = Internet6(self.clock, latency=latency6)
         self._public = _addresses("198.18.0.1")
         self._private: dict[NatModel, Iterator[str]] = {}
@@ -85,7 +85,7 @@ class Simulation:
         """Add a Teredo server, which the clients made from now on use; with `relay` it is the relay as well."""
         too = RelayConfig(next(self._native)) if relay else None
         config = ServerConfig(next(self._public), next(self._public), secrets or {}, retired, too)
-        machine, endpoint = Server(config, self._rng()), Endpoint(config.primary, PORT)
+        machine, endpoint = Server(config, self.rng), Endpoint(config.primary, PORT)
         node = ServerNode(self.clock, machine, self.internet, endpoint, self.internet6.send, self._events())
         self._server = node
         if relay:
@@ -104,7 +104,7 @@ class Simulation:
         )
         access, endpoint = self._plug(nat)
         deliver = self.internet6.send if host is None else host.receive
-        node = RelayNode(self.clock, Relay(config, self._rng()), access, endpoint, deliver, self._events())
+        node = RelayNode(self.clock, Relay(config, self.rng), access, endpoint, deliver, self._events())
         if host is not None:
             host.relay = node.packet
         elif self.internet6.relay is None:
@@ -121,7 +121,7 @@ class Simulation:
     def nat(self, kind: str | NatBehaviour, *, timeout: float = TIMEOUT) -> NatModel:
         """Add a NAT, for several clients to share or to be reset."""
         behaviour = KINDS[kind] if isinstance(kind, str) else kind
-        nat = NatModel(self.internet, next(self._public), behaviour, self._rng(), timeout=timeout)
+        nat = NatModel(self.internet, next(self._public), behaviour, self.rng, timeout=timeout)
         self._private[nat] = _addresses("192.168.0.2")
         return nat
 
@@ -150,7 +150,7 @@ class Simulation:
             max_peers=max_peers,
         )
         access, endpoint = self._plug(nat, port)
-        node = ClientNode(self.clock, Client(config, self._rng()), access, endpoint, self._events())
+        node = ClientNode(self.clock, Client(config, self.rng), access, endpoint, self._events())
         if start:
             node.start()
         return node
@@ -163,9 +163,6 @@ class Simulation:
         if not isinstance(nat, NatModel):
             nat = self.nat(nat)
         return nat, Endpoint(next(self._private[nat]), port)
-
-    def _rng(self) -> Random:
-        return Random(self.rng.getrandbits(64))  # noqa: S311
 
     def _events(self) -> list[Event] | None:
         return None if self.trace is None else []

@@ -7,7 +7,7 @@ a spoofed UDP source earns it: a flood of invented peers must not push out worki
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -37,7 +37,7 @@ class Window:
 
     def __init__(self, limit: int, span: float) -> None:
         self._limit, self._span = limit, span
-        self._times: deque[float] = deque(maxlen=limit)
+        self._times: list[float] = []
 
     def opens_at(self, now: float) -> float:
         """The first moment, not before `now`, at which another event is allowed."""
@@ -50,6 +50,7 @@ class Window:
         if self.opens_at(now) > now:
             return False
         self._times.append(now)
+        del self._times[: -self._limit]
         return True
 
     def clear(self) -> None:
@@ -76,8 +77,8 @@ class Peer:
     attempts: int = 0
     bubbles: Window = field(default_factory=lambda: Window(BUBBLE_LIMIT, BUBBLE_WINDOW))
     answers: Window = field(default_factory=lambda: Window(ANSWER_LIMIT, ANSWER_WINDOW))
-    outbound: deque[bytes] = field(default_factory=deque)
-    inbound: deque[tuple[Endpoint, bytes]] = field(default_factory=deque)
+    outbound: list[bytes] = field(default_factory=list)
+    inbound: list[tuple[Endpoint, bytes]] = field(default_factory=list)
     outbound_bytes: int = 0
     inbound_bytes: int = 0
     in_use: bool = False
@@ -108,9 +109,8 @@ class Peer:
 
     def release(self) -> tuple[list[bytes], list[tuple[Endpoint, bytes]]]:
         """Take out all waiting packets in their order: those for the peer, those from it."""
-        outbound, inbound = list(self.outbound), list(self.inbound)
-        self.outbound.clear()
-        self.inbound.clear()
+        outbound, inbound = self.outbound, self.inbound
+        self.outbound, self.inbound = [], []
         self.outbound_bytes = self.inbound_bytes = 0
         return outbound, inbound
 

@@ -33,4 +33,3 @@ def _or_nothing(option: dict[str, Any]) -> dict[str, Any]:
         return option
     about = {key: option.pop(key) for key in tuple(option) if key in ("title", "description", "default")}
     return {**about, "anyOf": [option, {"type": "null"}]}
-

@@ -100,6 +100,38 @@ def test_a_node_that_gains_native_ipv6_leaves_teredo_and_returns_when_it_is_lost
     assert simulation.ping(peer, client).reached
 
 
+@pytest.mark.requirement("Q14", "C2")
+def test_whatever_happens_a_client_sends_from_its_one_service_port() -> None:
+    simulation = Simulation(tracing=True, loss=0.4)
+    simulation.server()
+    client, peer = simulation.client(), simulation.client()
+    for _ in range(20):
+        simulation.run_for(60.0)
+        if peer.host.address is not None:
+            client.host.ping(peer.host.address)
+    counters = client.snapshot()["counters"]
+    assert counters["solicitations"] > 40
+    assert counters["bubbles sent"] > 4
+    sources = {outer.source for outer in simulation.trace or () if outer.source.host == client.endpoint.host}
+    assert sources == {client.endpoint}
+
+
+def test_every_change_of_state_is_reported_with_the_address() -> None:
+    simulation = Simulation(tracing=True)
+    simulation.server()
+    client = simulation.client()
+    simulation.run_for(1.0)
+    client.stop()
+    told = [event.facts for event in client.events or () if event.name == "state"]
+    assert [facts["state"] for facts in told] == [
+        "starting (primary server)",
+        "starting (secondary server)",
+        "qualified",
+        "initial",
+    ]
+    assert [facts["address"] is not None for facts in told] == [False, False, True, False]
+
+
 # Secure qualification
 
 

@@ -176,14 +176,14 @@ def test_a_client_and_a_native_host_reach_each_other_whoever_begins(nat: str | N
             simulation.relay()
         host, client = simulation.host(), simulation.client(nat)
         simulation.run_for(1.0)
-        pair = (client, host) if client_begins else (host, client)
-        first = simulation.ping(*pair)
+        caller, called = (client, host) if client_begins else (host, client)
+        first = simulation.ping(caller, called)
         assert first.seconds is not None
         assert first.seconds < 0.25
-        again = simulation.ping(*reversed(pair))
+        again = simulation.ping(called, caller)
         assert again.seconds == pytest.approx(2 * LATENCY + 2 * 0.01)
         simulation.run_for(120.0)
-        assert simulation.ping(*pair).reached, "also after a long silence"
+        assert simulation.ping(caller, called).reached, "also after a long silence"
 
 
 @pytest.mark.requirement("Y6", "Y8")

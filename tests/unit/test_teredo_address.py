@@ -7,11 +7,18 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet6 import teredoAddrExtractInfo
+from scapy.utils6 import teredoAddrExtractInfo
 
 from lab.teredo import address
 from lab.teredo.address import CONE, Endpoint, Forbidden, TeredoAddress
 from tests.unit.helpers.teredo import FORBIDDEN_HOSTS
+
+BESIDE_THEM = (
+    *("1.0.0.1", "9.255.255.255", "11.0.0.0", "126.255.255.255", "128.0.0.0", "169.253.255.255", "169.255.0.0"),
+    *("172.15.255.255", "172.32.0.0", "192.0.2.1", "192.88.98.255", "192.88.100.0", "192.167.255.255", "192.169.0.0"),
+    *("198.18.0.1", "223.255.255.255"),
+)
+"""The closest neighbours of the excluded ranges."""
 
 endpoints = st.builds(Endpoint, st.ip_addresses(v=4).map(str), st.integers(0, 65535))
 
@@ -95,27 +102,7 @@ def test_hosts_of_excluded_ranges_are_not_global(host: str) -> None:
 
 
 @pytest.mark.requirement("X9")
-@pytest.mark.parametrize(
-    "host",
-    [
-        "1.0.0.1",
-        "9.255.255.255",
-        "11.0.0.0",
-        "126.255.255.255",
-        "128.0.0.0",
-        "169.253.255.255",
-        "169.255.0.0",
-        "172.15.255.255",
-        "172.32.0.0",
-        "192.0.2.1",
-        "192.88.98.255",
-        "192.88.100.0",
-        "192.167.255.255",
-        "192.169.0.0",
-        "198.18.0.1",
-        "223.255.255.255",
-    ],
-)
+@pytest.mark.parametrize("host", BESIDE_THEM)
 def test_hosts_beside_the_excluded_ranges_are_global(host: str) -> None:
     assert address.is_global_unicast(host)
     assert Endpoint(host, 4000) not in Forbidden()

@@ -30,6 +30,7 @@ from tests.unit.helpers.teredo import (
     outcome,
     prefix_option,
     qualified_client,
+    state_of,
 )
 
 

@@ -292,6 +292,19 @@ def test_case_2_a_peer_that_moved_to_another_relay_is_followed_when_the_nonce_pr
     assert outcome(client).sent[0].to == ELSEWHERE
 
 
+@pytest.mark.requirement("A1", "R12", "X11")
+def test_a_native_host_that_was_given_up_has_to_prove_itself_again() -> None:
+    client, own = trusting_host()
+    client.packet(payload(own, HOST), 40.0)
+    for now in (42.0, 44.0, 46.0, 48.0):
+        client.tick(now)
+    assert outcome(client).event("peer given up")["why"] == "no answer"
+    client.datagram(payload(HOST, own), RELAY_ENDPOINT, 49.0)
+    done = outcome(client)
+    assert done.delivered == []
+    assert done.only_sent.to == PRIMARY
+
+
 @pytest.mark.requirement("R8", "R9", "B2")
 def test_case_3_a_bubble_from_the_embedded_mapping_makes_a_peer_trusted_and_is_dropped() -> None:
     client, own = qualified_client()

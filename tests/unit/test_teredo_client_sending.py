@@ -219,9 +219,16 @@ def test_packets_for_groups_and_for_the_link_go_nowhere(destination: str) -> Non
 
 def test_packets_that_are_not_the_hosts_own_go_nowhere() -> None:
     client, own = qualified_client()
-    for ipv6 in (payload(HOST, PEER), payload(own, HOST)[:-1], payload(own, HOST) + b"x", b"", b"\x45" + bytes(60)):
+    for ipv6 in (payload(HOST, PEER), payload(own, HOST)[:-1], payload(own, HOST) + b"x", b"", b"\x45" + bytes(39)):
         client.packet(ipv6, 1.0)
         assert outcome(client).quiet
+
+
+def test_the_host_may_send_a_packet_without_payload() -> None:
+    client, own = qualified_client()
+    befriend(client, own, 1.0)
+    client.packet(payload(own, PEER, b""), 1.0)
+    assert outcome(client).only_sent.data == payload(own, PEER, b"")
 
 
 @pytest.mark.requirement("C5")

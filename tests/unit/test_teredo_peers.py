@@ -88,6 +88,20 @@ def test_trust_and_its_withdrawal() -> None:
     assert peers.get(name(1)) is None
 
 
+@pytest.mark.requirement("C6")
+def test_a_peer_that_lost_its_trust_makes_room_like_a_stranger() -> None:
+    peers = PeerList(2)
+    for number in range(2):
+        peers.use(peers.obtain(name(number), 0.0)[0])
+    failed = peers.get(name(1))
+    assert failed is not None
+    peers.distrust(failed)
+    assert peers.obtain(name(2), 1.0)[1] is failed
+    again, _ = peers.obtain(name(2), 2.0)
+    peers.use(again)
+    assert [peer.address for peer in peers] == [name(0), name(2)]
+
+
 def test_clearing_gives_back_everyone() -> None:
     peers = PeerList(4)
     for number in range(3):

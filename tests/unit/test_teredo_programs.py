@@ -1,0 +1,71 @@
+"""What only the running programs can do for the protocol: chance that nobody can guess, and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from random import Random, SystemRandom
+from typing import Any
+
+import pytest
+
+from lab.teredo import runner
+from lab.teredo.client import ClientConfig
+from lab.teredo.relay import RelayConfig
+from lab.teredo.server import ServerConfig
+from tests.unit.helpers.teredo import PRIMARY, RELAY_ADDRESS, SECONDARY
+
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
+SERVICE: dict[str, Any] = {"bind": "127.0.0.1", "port": 0}
+
+
+@pytest.mark.requirement("S7", "X12", "U2")
+@pytest.mark.parametrize(
+    ("name", "run", "config", "service"),
+    [
+        ("Client", runner.run_client, ClientConfig(PRIMARY.host, SECONDARY.host), SERVICE),
+        ("Relay", runner.run_relay, RelayConfig(RELAY_ADDRESS), SERVICE),
+        ("Server", runner.run_server, ServerConfig(PRIMARY.host, SECONDARY.host), {}),
+    ],
+    ids=["client", "relay", "server"],
+)
+def test_programs_draw_from_the_systems_generator(
+    name: str,
+    run: Callable[..., Coroutine[Any, Any, None]],
+    config: object,
+    service: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generators: list[Random] = []
+
+    def made(_config: object, rng: Random, *_: object) -> None:
+        generators.append(rng)
+        raise RuntimeError("enough is known")
+
+    monkeypatch.setattr(runner, name, made)
+    with pytest.raises(RuntimeError, match="enough"):
+        asyncio.run(run(config, tun="none", notify=lambda *_: None, stop=asyncio.Event(), **service))
+    assert [type(rng) for rng in generators] == [SystemRandom]
+
+
+@pytest.mark.requirement("C2")
+def test_a_service_port_that_is_not_given_is_another_one_each_time() -> None:
+    with runner.service_socket("127.0.0.1", 0) as one, runner.service_socket("127.0.0.1", 0) as two:
+        assert one.getsockname()[1] != two.getsockname()[1]
+
+
+@pytest.mark.requirement("C3")
+def test_a_service_port_that_is_given_is_taken_or_the_program_fails_with_its_name() -> None:
+    with runner.service_socket("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+            runner.service_socket("127.0.0.1", port)
+    with runner.service_socket("127.0.0.1", port) as again:
+        assert again.getsockname()[1] == port
+
+
+@pytest.mark.requirement("F16")
+def test_the_outer_packets_never_forbid_fragmentation() -> None:
+    with runner.service_socket("127.0.0.1", 0) as udp:
+        assert udp.getsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER) == IP_PMTUDISC_DONT
