@@ -7,6 +7,8 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ from lab.state import root
 from lab.teredo.address import host_bytes, host_text
 from lab.teredo.client import REFRESH_INTERVAL, ClientConfig
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import ask, run_client, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Notify, Place, ask, run_client, run_relay, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
 from lab.teredo.tun import TunError
 
@@ -30,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _err = Console(stderr=True)
+
+Main = Callable[[Place, Notify, asyncio.Event], Coroutine[Any, Any, None]]
 
 Tun = Annotated[str, typer.Option(help="Name of the network interface to make.")]
 Bind = Annotated[str, typer.Option(help="Local IPv4 address of the service port.")]
@@ -41,15 +45,15 @@ def _default_control(kind: str) -> Path:
     return root() / f"teredo-{kind}.sock"
 
 
-def _run(
-    kind: str, verbose: bool, control: Path | None, main: Callable[[asyncio.Event, Path], Coroutine[Any, Any, None]]
-) -> None:
+def _run(kind: str, verbose: bool, place: Place, main: Main) -> None:
+    """Run a program until SIGINT or SIGTERM; exit code 3 where the machine does not let it."""
     set_up_logs(level=logging.DEBUG if verbose else logging.INFO, program=kind)
-    path = control or _default_control(kind)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    where = replace(place, control=place.control or _default_control(kind))
+    assert where.control is not None
+    where.control.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def until_stopped() -> None:
-        await main(stop_on_signals(), path)
+        await main(where, log_event, stop_on_signals())
 
     try:
         asyncio.run(until_stopped())
@@ -111,12 +115,7 @@ def client(
     except (ValueError, OSError) as error:
         _fail(2, str(error))
         return
-    _run(
-        "client",
-        verbose,
-        control,
-        lambda stop, path: run_client(config, bind=bind, port=port, tun=tun, notify=log_event, stop=stop, control=path),
-    )
+    _run("client", verbose, Place(tun, control, bind, port), partial(run_client, config))
 
 
 @app.command()
@@ -148,12 +147,7 @@ def server(
     except (ValueError, OSError) as error:
         _fail(2, str(error))
         return
-    _run(
-        "server",
-        verbose,
-        control,
-        lambda stop, path: run_server(config, tun=tun, notify=log_event, stop=stop, control=path),
-    )
+    _run("server", verbose, Place(tun, control), partial(run_server, config))
 
 
 @app.command()
@@ -182,12 +176,7 @@ def relay(
     except ValueError as error:
         _fail(2, str(error))
         return
-    _run(
-        "relay",
-        verbose,
-        control,
-        lambda stop, path: run_relay(config, bind=bind, port=port, tun=tun, notify=log_event, stop=stop, control=path),
-    )
+    _run("relay", verbose, Place(tun, control, bind, port), partial(run_relay, config))
 
 
 @app.command()

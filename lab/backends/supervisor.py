@@ -197,7 +197,7 @@ class Supervisor:
 
     async def _check(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
         """Run checks in a process of their own, which may move between the nodes, and pass its results on."""
-        view = reachability.View(self._plan, self._nodes.namespaces, self.status(), self._lab)
+        view = reachability.View(self._plan, self._nodes.namespaces.inside, self.status(), self._lab)
 
         def main(results: int) -> None:
             linux.set_process_name("check")

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lab.backends.linux import NetworkNamespaces
 from lab.check import probes
 from lab.check.paths import Tap
 from lab.nat.flows import forget_remotes
@@ -31,10 +30,10 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class View:
-    """A running lab as a check sees it: the plan, the namespaces, and the answer of `status`."""
+    """A running lab as a check sees it: the plan, how to be in a node for a while, and the answer of `status`."""
 
     plan: Plan
-    namespaces: NetworkNamespaces
+    enter: probes.Enter
     status: dict[str, Any]
     lab: Lab
 
@@ -44,7 +43,7 @@ class _Check:
         self._view = view
         self._tell = tell
         self._nodes = {node["name"]: node for node in view.status["nodes"]}
-        self._enter = view.namespaces.inside
+        self._enter = view.enter
         self._relays = self._relay_hosts()
         self._miredo_sites = {
             node.site for node in view.plan.nodes if node.role == "client" and node.program == "miredo"

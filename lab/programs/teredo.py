@@ -10,7 +10,7 @@ from typing import Any
 from lab.programs.base import Context
 from lab.teredo.client import ClientConfig
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import run_client, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Place, run_client, run_relay, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
 
 _log = logging.getLogger("teredo")
@@ -40,6 +40,11 @@ def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(until_stopped())
 
 
+def _place(options: dict[str, Any], context: Context) -> Place:
+    where = {key: options[key] for key in ("bind", "port") if key in options}
+    return Place(options["tun"], context.control, **where)
+
+
 def client(options: dict[str, Any], context: Context) -> None:
     """A Teredo client (RFC 4380 section 5.2)."""
     config = ClientConfig(
@@ -49,17 +54,7 @@ def client(options: dict[str, Any], context: Context) -> None:
         client_id=(options.get("client_id") or "").encode(),
         secret=None if options.get("secret") is None else options["secret"].encode(),
     )
-    _run(
-        lambda stop: run_client(
-            config,
-            bind=options["bind"],
-            port=options["port"],
-            tun=options["tun"],
-            notify=_notify(context),
-            stop=stop,
-            control=context.control,
-        )
-    )
+    _run(lambda stop: run_client(config, _place(options, context), _notify(context), stop))
 
 
 def server(options: dict[str, Any], context: Context) -> None:
@@ -71,22 +66,10 @@ def server(options: dict[str, Any], context: Context) -> None:
         secrets={name.encode(): secret.encode() for name, secret in options["secrets"].items()},
         relay=None if relaying is None else RelayConfig(relaying["address"]),
     )
-    _run(
-        lambda stop: run_server(config, tun=options["tun"], notify=_notify(context), stop=stop, control=context.control)
-    )
+    _run(lambda stop: run_server(config, _place(options, context), _notify(context), stop))
 
 
 def relay(options: dict[str, Any], context: Context) -> None:
     """A Teredo relay, of its site or of its own host alone (RFC 4380 section 5.4)."""
     config = RelayConfig(options["address"], host_specific=options["host_specific"])
-    _run(
-        lambda stop: run_relay(
-            config,
-            bind=options["bind"],
-            port=options["port"],
-            tun=options["tun"],
-            notify=_notify(context),
-            stop=stop,
-            control=context.control,
-        )
-    )
+    _run(lambda stop: run_relay(config, _place(options, context), _notify(context), stop))

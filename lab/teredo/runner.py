@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from random import Random, SystemRandom
+from random import SystemRandom
 from typing import Any, Protocol
 
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
@@ -25,7 +27,7 @@ from lab.teredo.machine import Action, Configure, Deliver, Event, Send
 from lab.teredo.packet import MAX_DATAGRAM
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
-from lab.teredo.sunset import has_native_ipv6
+from lab.teredo.surroundings import directed_broadcasts, has_native_ipv6
 from lab.teredo.tun import Interface, Tun
 
 BATCH = 64
@@ -262,64 +264,45 @@ def ask(control: Path, command: str, timeout: float = 5.0) -> dict[str, Any]:
             return answer
 
 
-async def run_client(
-    config: ClientConfig,
-    *,
-    bind: str,
-    port: int,
-    tun: str,
-    notify: Notify,
-    stop: asyncio.Event,
-    control: Path | None = None,
-    broadcasts: frozenset[str] = frozenset(),
-    rng: Random | None = None,
-) -> None:
-    """Run a client until `stop`. `port` 0 picks a service port at random (RFC 4380 section 5.2)."""
-    machine = Client(config, rng or SystemRandom(), Forbidden(broadcasts))
-    udp = service_socket(bind, port)
-    interface = Interface(tun, default_route=True)
-    await Runner(machine, [(udp, machine.datagram)], Tun(interface), notify).run(stop, control)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program runs: its interface's name, its control socket, and the local end of its service port.
+
+    Port 0 has the kernel pick one at random (RFC 4380 section 5.2). A server's addresses are in its own configuration.
+    """
+
+    tun: str
+    control: Path | None = None
+    bind: str = "0.0.0.0"  # noqa: S104 - a service port is meant to be reached
+    port: int = 0
 
 
-async def run_relay(
-    config: RelayConfig,
-    *,
-    bind: str,
-    port: int,
-    tun: str,
-    notify: Notify,
-    stop: asyncio.Event,
-    control: Path | None = None,
-    rng: Random | None = None,
-) -> None:
-    """Run a relay until `stop`; the kernel routes 2001::/32 to it."""
-    machine = Relay(config, rng or SystemRandom())
-    udp = service_socket(bind, port)
-    interface = Interface(tun, teredo_route=True, preferred_source=config.address if config.host_specific else None)
-    await Runner(machine, [(udp, machine.datagram)], Tun(interface), notify).run(stop, control)
+async def run_client(config: ClientConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
+    """Run a client until `stop`. Raises OSError or TunError when its port or interface cannot be had."""
+    machine = Client(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    udp = service_socket(place.bind, place.port)
+    tun = Tun(Interface(place.tun, default_route=True))
+    await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
 
 
-async def run_server(
-    config: ServerConfig,
-    *,
-    tun: str,
-    notify: Notify,
-    stop: asyncio.Event,
-    control: Path | None = None,
-    rng: Random | None = None,
-) -> None:
-    """Run a server on port 3544 of both its addresses until `stop`."""
-    machine = Server(config, rng or SystemRandom())
+async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
+    """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises like `run_client`."""
+    machine = Relay(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    udp = service_socket(place.bind, place.port)
+    source = config.address if config.host_specific else None
+    tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))
+    await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
 
-    def on_secondary(data: bytes, source: Endpoint, now: float) -> None:
-        machine.datagram(data, source, now, on_secondary=True)
 
+async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
+    """Run a server on port 3544 of both its addresses until `stop`. Raises like `run_client`."""
+    machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
     sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]] = [
         (service_socket(config.primary, PORT), machine.datagram),
-        (service_socket(config.secondary, PORT), on_secondary),
+        (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),
     ]
-    interface = Interface(tun, teredo_route=config.relay is not None)
-    await Runner(machine, sockets, Tun(interface), notify).run(stop, control)
+    tun = Tun(Interface(place.tun, teredo_route=config.relay is not None))
+    await Runner(machine, sockets, tun, notify).run(stop, place.control)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -10,7 +10,7 @@ import pytest
 import lab
 
 ROOT = Path(lab.__file__).parent
-IMPURE = {"runner.py", "tun.py", "sunset.py"}
+IMPURE = {"runner.py", "tun.py", "surroundings.py"}
 """The modules of lab.teredo that do the I/O."""
 
 FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "shutil", "signal", "socket"} | {
@@ -22,7 +22,10 @@ FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "
     "multiprocessing",
     "pyroute2",
 }
-MODULES = [
+PLANNING = ["plan.py", "planner.py", "nat/kinds.py", "nat/iptables.py", "topology/addressing.py", "check/expectation.py"]
+"""The modules that make a plan: pure functions too."""
+
+MODULES = [ROOT / name for name in PLANNING] + [
     path
     for folder in (ROOT / "teredo", ROOT / "simulation")
     for path in sorted(folder.glob("*.py"))
