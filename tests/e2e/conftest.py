@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.state import all_labs
+from lab.state import ENVIRONMENT, all_labs
 from tests.e2e.labs import RunningLab, running
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -40,18 +41,22 @@ def missing() -> str | None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _able() -> None:
+def _able() -> Iterator[None]:
+    """Run where the machine can, with a place for labs that no other lab of the user is in."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if (why := missing()) is not None:
         pytest.skip(why)
+    with tempfile.TemporaryDirectory(prefix="teredo-lab-") as place:  # not pytest's: socket paths must be short
+        os.environ[ENVIRONMENT] = place
+        yield
+    del os.environ[ENVIRONMENT]
 
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing() -> Iterator[None]:
-    """Fail a test that leaves a lab behind that was not there before."""
-    before = {lab.name for lab in all_labs()}
+    """Fail a test that leaves a lab behind."""
     yield
-    left = {lab.name for lab in all_labs()} - before
+    left = [lab.name for lab in all_labs()]
     assert not left, f"labs left behind: {left}"
 
 

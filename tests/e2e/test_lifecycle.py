@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.state import Lab, all_labs
+from lab.state import ENVIRONMENT, Lab, all_labs
 from tests.e2e.conftest import TOPOLOGIES, Start
 from tests.e2e.labs import COMMAND, cli, running
 
@@ -261,6 +261,7 @@ AS_ORDINARY_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", 
 
 def test_an_ordinary_user_has_the_same_lab(small: Path, tmp_path: Path) -> None:
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    del environment[ENVIRONMENT]
 
     def user(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = (*AS_ORDINARY_USER, sys.executable, "-m", "lab.cli", *arguments)
@@ -281,6 +282,7 @@ def test_an_ordinary_user_has_the_same_lab(small: Path, tmp_path: Path) -> None:
 
 def test_an_ordinary_user_is_told_plainly_that_miredo_cannot_run(tmp_path: Path) -> None:
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    del environment[ENVIRONMENT]
     command = (*AS_ORDINARY_USER, sys.executable, "-m", "lab.cli")
     up = subprocess.run(
         (*command, "up", str(TOPOLOGIES / "default.yaml"), "--check"),

@@ -44,6 +44,7 @@ def test_tshark_finds_nothing_wrong_with_any_packet_of_ours(start: Start) -> Non
     assert wrong == ""
 
 
+@pytest.mark.requirement("F16")
 def test_the_outer_header_never_forbids_fragmentation(start: Start) -> None:
     """RFC 4380 section 5.1.2."""
     lab = start(TOPOLOGY)
@@ -60,3 +61,26 @@ def test_a_large_packet_arrives_whole(start: Start) -> None:
     result = lab.exec("alice", "ping", "-6", "-c", "1", "-w", "10", "-s", "4000", lab.address("carol"))
     assert "4008 bytes from" in result.stdout
     assert "mtu 1280" in lab.exec("alice", "ip", "link", "show", "teredo").stdout
+
+
+@pytest.mark.requirement("C8")
+def test_any_other_default_route_is_preferred_to_teredo(start: Start) -> None:
+    """RFC 4380 section 3.2.1: Teredo is a last resort, so its route is worse than any other."""
+    lab = start(TOPOLOGY)
+    assert "default dev teredo proto static metric 1029" in lab.exec("alice", "ip", "-6", "route").stdout
+
+
+@pytest.mark.requirement("C7", "Z1")
+def test_a_client_rests_while_its_node_has_native_ipv6(start: Start) -> None:
+    """RFC 4380 section 5.5: another default route appears, and goes again."""
+    lab = start(TOPOLOGY)
+    lab.exec("alice", "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6")
+    lab.exec("alice", "ip", "-6", "address", "add", "2001:db8:9::2/64", "dev", "eth0", "nodad")
+    lab.exec("alice", "ip", "-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "eth0")
+    lab.wait_for(lambda nodes: nodes["alice"]["state"] == "dormant")
+    assert lab.node("alice")["teredo_address"] is None
+    assert lab.node("alice")["reason"] == "the node has IPv6 connectivity of its own"
+    assert "2001:0:" not in lab.exec("alice", "ip", "-6", "address").stdout
+    lab.exec("alice", "ip", "-6", "route", "del", "default", "via", "2001:db8:9::1", "dev", "eth0")
+    lab.wait_for(lambda nodes: nodes["alice"]["state"] == "qualified")
+    assert lab.reaches("alice", "web")

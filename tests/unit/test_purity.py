@@ -22,10 +22,10 @@ FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "
     "multiprocessing",
     "pyroute2",
 }
-PLANNING = ["plan.py", "planner.py", "nat/kinds.py", "nat/iptables.py", "topology/addressing.py", "check/expectation.py"]
+PLANNING = {"": ("plan.py", "planner.py"), "nat": ("kinds.py", "iptables.py"), "check": ("expectation.py",)}
 """The modules that make a plan: pure functions too."""
 
-MODULES = [ROOT / name for name in PLANNING] + [
+MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
     path
     for folder in (ROOT / "teredo", ROOT / "simulation")
     for path in sorted(folder.glob("*.py"))

@@ -206,7 +206,9 @@ def test_packets_for_forbidden_mappings_are_silently_dropped(host: str) -> None:
 def test_packets_for_clients_of_forbidden_servers_are_silently_dropped(host: str) -> None:
     client, own = qualified_client()
     client.packet(payload(own, teredo(PEER_ENDPOINT, host)), 1.0)
-    assert outcome(client).quiet
+    done = outcome(client)
+    assert done.quiet
+    assert done.drops == ["forbidden IPv4 destination"]
 
 
 @pytest.mark.requirement("R14")

@@ -137,8 +137,10 @@ def test_a_queue_is_bounded_in_bytes_too() -> None:
 @pytest.mark.requirement("A2")
 def test_packets_that_arrive_do_not_take_the_room_of_packets_that_leave() -> None:
     peer = Peer.new(name(1), 0.0)
+    held = 0
     while peer.hold_inbound(ELSEWHERE, bytes(1000)):
-        pass
+        held += 1
+    assert held == QUEUE_PACKETS
     assert peer.hold_outbound(b"leaves")
 
 
