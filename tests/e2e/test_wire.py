@@ -17,6 +17,9 @@ sites:
   away: {nat: port_restricted, clients: {carol: }}
 """
 
+RANDOM_CONTENT = ("-d", "tcp.port==80,data", "-d", "tcp.port==4380,data", "-d", "udp.port==4380,data")
+"""The probes' payload is random: nothing may guess a protocol in it."""
+
 CHECKSUMS = ("-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE")
 
 
@@ -26,6 +29,8 @@ def test_tshark_finds_nothing_wrong_with_any_packet_of_ours(start: Start) -> Non
         lab.exec(node, "ethtool", "-K", "eth0", "tx", "off")
     with lab.capture("internet", "any", "udp or ip6") as capture:
         answer = lab.check()
+        lab.teredo("alice", "refresh")
+        assert lab.reaches("alice", "web")  # answered after the refresh was
     assert answer["ok"], answer
     outer = capture.fields("udp && ip", "frame.number")
     teredo = capture.fields("teredo || (udp && ip && ipv6)", "frame.number")
@@ -36,6 +41,7 @@ def test_tshark_finds_nothing_wrong_with_any_packet_of_ours(start: Start) -> Non
     assert capture.fields("teredo.orig.port", "frame.number"), "no origin indications"
     assert capture.fields("teredo.auth", "frame.number"), "no authentication headers"
     wrong = capture.tshark(
+        *RANDOM_CONTENT,
         *CHECKSUMS,
         "-Y",
         "_ws.malformed || _ws.expert.group == 16777216 || udp.checksum.status == 0 || ip.checksum.status == 0"
