@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -94,6 +95,21 @@ def progress_bar(*, quiet: bool) -> Iterator[Any]:
             bar.update(tasks[what], completed=report["done"], total=report["total"])
 
         yield show
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"teredo-lab {metadata.version('teredo-lab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 @app.command()

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -21,6 +22,9 @@ from typing import Any, Final
 
 ENVIRONMENT: Final = "TEREDO_LAB_RUN"
 _STOP_TIMEOUT = 5.0
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_LONGEST_BASE = 107 - len("//nodes//teredo.sock") - 2 * 31
+"""A Unix socket's path has 107 bytes at most, and names of labs and nodes 31."""
 
 
 class StateError(Exception):
@@ -45,6 +49,12 @@ class Lab:
 
     name: str
     base: Path = field(default_factory=root)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise StateError(
+                f"{self.name!r} is no name for a lab: use up to 31 lower-case letters, digits and -, with --name"
+            )
 
     @property
     def directory(self) -> Path:
@@ -81,6 +91,8 @@ class Lab:
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.base.stat().st_uid != os.geteuid():
             raise StateError(f"{self.base} belongs to another user: set {ENVIRONMENT} to a directory of yours")
+        if len(str(self.base)) > _LONGEST_BASE:
+            raise StateError(f"{self.base} is too long for the sockets in it: set {ENVIRONMENT} to a shorter directory")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o755)
 
@@ -146,15 +158,13 @@ def starting() -> Iterator[None]:
 
 def labs() -> list[Lab]:
     """The labs that run now, by name."""
-    with contextlib.suppress(OSError):
-        return [lab for path in sorted(root().iterdir()) if (lab := Lab(path.name)).pid() is not None]
-    return []
+    return [lab for lab in all_labs() if lab.pid() is not None]
 
 
 def all_labs() -> list[Lab]:
     """The labs that run or have left files."""
     with contextlib.suppress(OSError):
-        return [Lab(path.name) for path in sorted(root().iterdir()) if path.is_dir()]
+        return [Lab(path.name) for path in sorted(root().iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
     return []
 
 

@@ -173,10 +173,3 @@ class PeerList:
     def remove(self, peer: Peer) -> None:
         self._in_use.pop(peer.address, None)
         self._strangers.pop(peer.address, None)
-
-    def clear(self) -> list[Peer]:
-        """Forget all peers; returns them."""
-        gone = list(self)
-        self._in_use.clear()
-        self._strangers.clear()
-        return gone

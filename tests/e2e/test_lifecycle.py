@@ -255,6 +255,13 @@ def test_bad_input_exits_with_2_and_makes_nothing(tmp_path: Path, text: str, mes
     assert namespaces() - before == set()
 
 
+def test_a_lab_cannot_have_a_name_that_leads_elsewhere(small: Path) -> None:
+    for command in (("up", str(small)), ("down",), ("status",)):
+        result = cli(*command, "--name", "../elsewhere")
+        assert result.returncode == 2
+        assert "'../elsewhere' is no name for a lab" in result.stderr
+
+
 AS_ORDINARY_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 """A process without any privilege; its lab needs nothing but user namespaces."""
 

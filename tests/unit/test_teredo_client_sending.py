@@ -154,6 +154,16 @@ def test_no_bubble_follows_the_answer_to_one_within_2_seconds() -> None:
     assert sendings(run_to(client, 3.0)) == [(3.0, PEER_ENDPOINT), (3.0, OTHER_SERVER)]
 
 
+@pytest.mark.requirement("B5")
+def test_a_packet_at_the_very_moment_of_an_answer_waits_for_its_bubble_and_is_not_refused() -> None:
+    client, own = qualified_client()
+    client.datagram(indirect_bubble(PEER, own, PEER_ENDPOINT), PRIMARY, 1.0)
+    outcome(client)
+    client.packet(payload(own, PEER), 1.0)
+    assert outcome(client).quiet
+    assert sendings(run_to(client, 3.0)) == [(3.0, PEER_ENDPOINT), (3.0, OTHER_SERVER)]
+
+
 @pytest.mark.requirement("X3", "D1", "D3", "D4")
 def test_the_connectivity_test_is_repeated_every_2_seconds_3_times_and_then_the_host_is_told() -> None:
     client, own = qualified_client()
@@ -270,6 +280,15 @@ def test_forgetting_peers_refuses_what_waits_for_them() -> None:
     assert refusals([(1.5, outcome(client))]) == [(1.5, payload(own, PEER))]
     assert client.peer_table(1.5) == []
     assert sendings(run_to(client, 30.0)) == []
+
+
+def test_some_peers_may_be_kept_when_all_others_are_forgotten() -> None:
+    client, own = qualified_client()
+    befriend(client, own, 1.0)
+    client.packet(payload(own, HOST), 1.0)
+    client.forget_peers(1.5, keep={PEER})
+    assert peer_row(client, HOST, 1.5) is None
+    assert peer_row(client, PEER, 1.5) is not None
 
 
 @pytest.mark.requirement("X6", "B3")

@@ -102,15 +102,6 @@ def test_a_peer_that_lost_its_trust_makes_room_like_a_stranger() -> None:
     assert [peer.address for peer in peers] == [name(0), name(2)]
 
 
-def test_clearing_gives_back_everyone() -> None:
-    peers = PeerList(4)
-    for number in range(3):
-        peers.obtain(name(number), 0.0)
-    peers.use(peers.obtain(name(1), 0.0)[0])
-    assert {peer.address for peer in peers.clear()} == {name(number) for number in range(3)}
-    assert len(peers) == 0
-
-
 def test_a_list_without_room_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         PeerList(0)

@@ -11,42 +11,45 @@ from typing import Any
 import pytest
 
 from lab.teredo import runner
+from lab.teredo.address import Endpoint, Forbidden
 from lab.teredo.client import ClientConfig
 from lab.teredo.relay import RelayConfig
 from lab.teredo.server import ServerConfig
 from tests.unit.helpers.teredo import PRIMARY, RELAY_ADDRESS, SECONDARY
 
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
-SERVICE: dict[str, Any] = {"bind": "127.0.0.1", "port": 0}
+BROADCAST = Endpoint("192.0.2.255", 4000)
 
 
-@pytest.mark.requirement("S7", "X12", "U2")
+@pytest.mark.requirement("S7", "X9", "X12", "U2")
 @pytest.mark.parametrize(
-    ("name", "run", "config", "service"),
+    ("name", "run", "config"),
     [
-        ("Client", runner.run_client, ClientConfig(PRIMARY.host, SECONDARY.host), SERVICE),
-        ("Relay", runner.run_relay, RelayConfig(RELAY_ADDRESS), SERVICE),
-        ("Server", runner.run_server, ServerConfig(PRIMARY.host, SECONDARY.host), {}),
+        ("Client", runner.run_client, ClientConfig(PRIMARY.host, SECONDARY.host)),
+        ("Relay", runner.run_relay, RelayConfig(RELAY_ADDRESS)),
+        ("Server", runner.run_server, ServerConfig(PRIMARY.host, SECONDARY.host)),
     ],
     ids=["client", "relay", "server"],
 )
-def test_programs_draw_from_the_systems_generator(
-    name: str,
-    run: Callable[..., Coroutine[Any, Any, None]],
-    config: object,
-    service: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_program_draws_from_the_systems_generator_and_knows_its_broadcast_addresses(
+    name: str, run: Callable[..., Coroutine[Any, Any, None]], config: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generators: list[Random] = []
+    given: list[tuple[Random, Forbidden]] = []
 
-    def made(_config: object, rng: Random, *_: object) -> None:
-        generators.append(rng)
+    async def broadcasts() -> frozenset[str]:
+        return frozenset({BROADCAST.host})
+
+    def made(_config: object, rng: Random, forbidden: Forbidden) -> None:
+        given.append((rng, forbidden))
         raise RuntimeError("enough is known")
 
+    monkeypatch.setattr(runner, "directed_broadcasts", broadcasts)
     monkeypatch.setattr(runner, name, made)
     with pytest.raises(RuntimeError, match="enough"):
-        asyncio.run(run(config, tun="none", notify=lambda *_: None, stop=asyncio.Event(), **service))
-    assert [type(rng) for rng in generators] == [SystemRandom]
+        asyncio.run(run(config, runner.Place("none"), lambda *_: None, asyncio.Event()))
+    ((rng, forbidden),) = given
+    assert type(rng) is SystemRandom
+    assert BROADCAST in forbidden
 
 
 @pytest.mark.requirement("C2")
