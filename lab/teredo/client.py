@@ -17,14 +17,11 @@ from enum import StrEnum
 from random import Random
 from typing import Any, Final
 
-from lab.teredo import auth
 from lab.teredo.address import (
     PORT,
-    PREFIX,
     Endpoint,
     Forbidden,
     TeredoAddress,
-    host_bytes,
     is_global,
     is_global_unicast,
     is_link_local,
@@ -41,20 +38,14 @@ from lab.teredo.packet import (
     NO_ROUTE,
     ROUTER_ADVERTISEMENT,
     ROUTER_SOLICITATION,
-    Authentication,
     Packet,
-    advertisement,
     bubble,
     echo_reply_data,
     echo_request,
-    router_solicitation,
 )
 from lab.teredo.peers import Peer
+from lab.teredo.solicitation import SOLICITATION_TIMEOUT, Solicitation
 from lab.teredo.tunnel import MAX_PEERS, Tunnel, is_whole_ipv6
-
-SOLICITATION_TIMEOUT: Final = 4.0
-SOLICITATIONS: Final = 3
-"""T and N of RFC 4380 section 5.2.1, read as three transmissions (RFC 4861 MAX_RTR_SOLICITATIONS)."""
 
 REFRESH_INTERVAL: Final = 30.0
 REFRESH_RANDOM: Final = (0.75, 1.0)
@@ -62,9 +53,6 @@ REFRESH_RANDOM: Final = (0.75, 1.0)
 
 RESTART_DELAY: Final = 30.0
 RESTART_DELAY_MAX: Final = 300.0
-
-SOLICITATION_SOURCE: Final = link_local(Endpoint("0.0.0.0", 0), cone=False)  # noqa: S104 - an address, not a socket
-"""Link-local source of solicitations, cone bit clear (RFC 5991 section 3.2); it discloses no private address."""
 
 NONCE_BYTES: Final = 16
 
@@ -120,10 +108,7 @@ class Client(Tunnel):
         self._own = b""
         self._mapped: Endpoint | None = None
         self._candidate: Endpoint | None = None
-        self._asked: Endpoint | None = None
-        self._nonce = b""
-        self._solicitations = 0
-        self._rejected: str | None = None
+        self._solicitation = Solicitation(config.server, config.client_id, config.secret, rng, self._forbidden)
         self._last_server = float("-inf")
         self._interval = config.refresh_interval
         self._restart_delay = RESTART_DELAY
@@ -140,7 +125,8 @@ class Client(Tunnel):
     def stop(self, now: float) -> None:
         """Give the address up and fall silent."""
         self._timers.clear()
-        self._asked, self._restart_delay = None, RESTART_DELAY
+        self._solicitation.end()
+        self._restart_delay = RESTART_DELAY
         self.forget_peers(now)
         self._retire()
         self._enter(State.INITIAL, None)
@@ -171,29 +157,25 @@ class Client(Tunnel):
         self._ask(self._servers[0] if state is State.PRIMARY else self._servers[1], now)
 
     def _ask(self, server: Endpoint, now: float) -> None:
-        self._asked, self._solicitations, self._rejected = server, 0, None
+        self._solicitation.begin(server)
         self._solicit(now)
 
     def _solicit(self, now: float) -> None:
-        assert self._asked is not None
-        self._solicitations += 1
-        self._nonce = self._rng.randbytes(8)
-        ipv6 = router_solicitation(SOLICITATION_SOURCE)
-        header = Authentication(self._nonce, self.config.client_id)
-        if self.config.secret is not None:
-            header = auth.seal(self.config.secret, header, b"", ipv6)
-        self.counters["solicitations"] += 1
-        self._send(header.encode() + ipv6, self._asked)
-        self._timers.set("solicit", now + SOLICITATION_TIMEOUT)
+        """Send the next solicitation, or give the server up."""
+        server, data = self._solicitation.asked, self._solicitation.datagram()
+        assert server is not None
+        if data is None:
+            refused = self._solicitation.refused
+            answer = "no answer" if refused is None else f"no valid answer ({refused})"
+            self._go_offline(f"{answer} from server {server.host}", now)
+        else:
+            self.counters["solicitations"] += 1
+            self._send(data, server)
+            self._timers.set("solicit", now + SOLICITATION_TIMEOUT)
 
     def _timer(self, key: Hashable, now: float) -> None:
         if key == "solicit":
-            if self._solicitations < SOLICITATIONS:
-                self._solicit(now)
-            else:
-                assert self._asked is not None
-                answer = "no answer" if self._rejected is None else f"no valid answer ({self._rejected})"
-                self._go_offline(f"{answer} from server {self._asked.host}", now)
+            self._solicit(now)
         elif key == "refresh":
             due = self._last_server + self._interval
             if due > now:
@@ -208,7 +190,7 @@ class Client(Tunnel):
     def _go_offline(self, reason: str, now: float) -> None:
         for key in ("solicit", "refresh"):
             self._timers.cancel(key)
-        self._asked = None
+        self._solicitation.end()
         self.forget_peers(now)
         self._retire()
         self._enter(State.OFFLINE, reason)
@@ -217,59 +199,30 @@ class Client(Tunnel):
 
     def _advertised(self, packet: Packet, source: Endpoint, now: float) -> None:
         """A router advertisement: judge it, then do what the state asks for."""
-        wrong = self._fault(packet, source)
-        if wrong is not None:
-            self._rejected = wrong
-            self._drop(f"advertisement: {wrong}", source=str(source))
+        answer = self._solicitation.answer(packet, source)
+        if answer is None:
+            self._drop(f"advertisement: {self._solicitation.refused}", source=str(source))
             return
-        assert packet.origin is not None
-        facts = advertisement(packet)
-        assert facts is not None
+        mapped, facts = answer
         self._last_server = now
-        self._asked = None
+        self._solicitation.end()
         self._timers.cancel("solicit")
         if self.state is State.PRIMARY:
-            self._candidate = packet.origin
+            self._candidate = mapped
             self.mtu = facts.mtu if facts.mtu is not None and MTU <= facts.mtu <= MAX_DATAGRAM else MTU
             self._begin(State.SECONDARY, now)
         elif self.state is State.SECONDARY:
-            self.symmetric = packet.origin != self._candidate
+            self.symmetric = mapped != self._candidate
             if self.symmetric:
                 self._go_offline(
                     f"symmetric NAT: mapped to {self._candidate} for the primary server"
-                    f" and to {packet.origin} for the secondary",
+                    f" and to {mapped} for the secondary",
                     now,
                 )
             else:
-                self._qualify(packet.origin, now)
+                self._qualify(mapped, now)
         else:
-            self._qualify(packet.origin, now)
-
-    def _fault(self, packet: Packet, source: Endpoint) -> str | None:
-        """Why an advertisement must be discarded (RFC 4380 sections 5.2.1 and 5.2.2), or None."""
-        header, secret = packet.authentication, self.config.secret
-        if self._asked is None:
-            return "not asked for"
-        if source != self._asked:
-            return "not from the server asked"
-        if header is None or header.nonce != self._nonce:
-            return "wrong nonce"
-        if secret is not None and (header.client_id != self.config.client_id or not auth.verify(secret, packet)):
-            return "wrong authentication value"
-        if header.confirmation:
-            return "the server asks for a new key"
-        if packet.origin is None:
-            return "no origin indication"
-        if packet.origin in self._forbidden:
-            return "mapped address is not global"
-        if packet.destination != SOLICITATION_SOURCE:
-            return "not to our link-local address"
-        facts = advertisement(packet)
-        if facts is None:
-            return "invalid"
-        if facts.prefix != PREFIX + host_bytes(self.config.server):
-            return "prefix is not the server's"
-        return None
+            self._qualify(mapped, now)
 
     def _qualify(self, mapped: Endpoint, now: float) -> None:
         """The mapping is known and good: have the address that carries it, and refresh it in time."""

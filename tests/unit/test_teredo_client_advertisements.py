@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lab.teredo.address import Endpoint
-from lab.teredo.client import SOLICITATION_SOURCE, State
+from lab.teredo.client import State
 from lab.teredo.packet import (
     ROUTER_ADVERTISEMENT,
     advertisement,
@@ -15,6 +15,7 @@ from lab.teredo.packet import (
     icmpv6,
     origin_indication,
 )
+from lab.teredo.solicitation import SOLICITATION_SOURCE
 from tests.unit.helpers.teredo import (
     ELSEWHERE,
     FORBIDDEN_HOSTS,

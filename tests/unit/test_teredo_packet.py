@@ -17,8 +17,8 @@ from scapy.layers.inet6 import (
 
 from lab.teredo import packet
 from lab.teredo.address import Endpoint, packed, text
-from lab.teredo.client import SOLICITATION_SOURCE
 from lab.teredo.packet import Authentication, MalformedError, decode
+from lab.teredo.solicitation import SOLICITATION_SOURCE
 from tests.unit.helpers.teredo import HOST, PEER, SERVER_LINK_LOCAL, mtu_option, payload, prefix_option
 
 VECTOR = bytes.fromhex("0000feaefefdfcfb")

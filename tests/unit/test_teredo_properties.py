@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lab.teredo.address import CONE, PORT, Endpoint, Forbidden, link_local, packed, parse
-from lab.teredo.client import SOLICITATION_SOURCE, Client, State
+from lab.teredo.client import Client, State
 from lab.teredo.machine import Send
 from lab.teredo.packet import (
     ECHO_REQUEST,
@@ -30,6 +30,7 @@ from lab.teredo.packet import (
 )
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server
+from lab.teredo.solicitation import SOLICITATION_SOURCE
 from tests.unit.helpers.teredo import (
     ELSEWHERE,
     HOST,

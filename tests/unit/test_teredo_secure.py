@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lab.teredo import auth
-from lab.teredo.client import SOLICITATION_SOURCE, State
+from lab.teredo.client import State
 from lab.teredo.packet import (
     Authentication,
     decode,
     router_solicitation,
 )
+from lab.teredo.solicitation import SOLICITATION_SOURCE
 from tests.unit.helpers.teredo import (
     MAPPED,
     PRIMARY,

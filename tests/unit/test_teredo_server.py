@@ -8,7 +8,6 @@ import pytest
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptMTU, ICMPv6NDOptPrefixInfo, IPv6
 
 from lab.teredo.address import UNSPECIFIED, Endpoint, cone_bit, link_local, packed, text
-from lab.teredo.client import SOLICITATION_SOURCE
 from lab.teredo.packet import (
     ECHO_REPLY,
     ECHO_REQUEST,
@@ -22,6 +21,7 @@ from lab.teredo.packet import (
 )
 from lab.teredo.relay import RelayConfig
 from lab.teredo.server import Server, ServerConfig
+from lab.teredo.solicitation import SOLICITATION_SOURCE
 from tests.unit.helpers.teredo import (
     ELSEWHERE,
     FORBIDDEN_HOSTS,

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Protocol
 
 from lab.teredo.address import PORT, PREFIX, Endpoint, TeredoAddress, host_bytes, link_local, packed
-from lab.teredo.client import SOLICITATION_SOURCE, Client, ClientConfig, State
+from lab.teredo.client import Client, ClientConfig, State
 from lab.teredo.machine import Action, Configure, Deliver, Event, Send
 from lab.teredo.packet import (
     ROUTER_ADVERTISEMENT,
@@ -21,6 +21,7 @@ from lab.teredo.packet import (
 )
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
+from lab.teredo.solicitation import SOLICITATION_SOURCE
 
 PRIMARY = Endpoint("203.0.113.1", PORT)
 SECONDARY = Endpoint("203.0.113.2", PORT)
