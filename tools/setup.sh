@@ -182,7 +182,7 @@ make_venv() {
 }
 
 # What a stamp says: a virtual environment cannot move, nor outlive its Python or our list of dependencies.
-fingerprint() { echo "$PWD $(.venv/bin/python -V 2>&1) $(sha256sum <pyproject.toml)"; }
+fingerprint() { echo "$PWD $(.venv/bin/python -V 2>&1) $(cat pyproject.toml constraints.txt | sha256sum)"; }
 
 installed() {
     [[ -f .venv/.stamp-$1 && ! -e $HALF_MADE && $(<".venv/.stamp-$1") == "$(fingerprint)" ]]
@@ -212,7 +212,7 @@ ensure_python() {
     touch $HALF_MADE
     local code=0
     PIP_USER=0 timed "installing the Python packages to $what (pip)" .venv/bin/python -m pip install --quiet --no-input \
-        --disable-pip-version-check --editable . "${requirements[@]}" || code=$?
+        --disable-pip-version-check --constraint constraints.txt --editable . "${requirements[@]}" || code=$?
     ((code > 2)) || rm -f $HALF_MADE # pip said itself that it failed: then it has left what was there as it was
     ((code == 0)) || lack "pip could not install the Python packages: it needs the network, or PIP_INDEX_URL set to a mirror"
     fingerprint >".venv/.stamp-$what"
