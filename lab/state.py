@@ -14,17 +14,16 @@ import re
 import select
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from lab import unix
+
 ENVIRONMENT: Final = "TEREDO_LAB_RUN"
 _STOP_TIMEOUT = 5.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-_LONGEST_BASE = 107 - len("//nodes//teredo.sock") - 2 * 31
-"""A Unix socket's path has 107 bytes at most, and names of labs and nodes 31."""
 
 
 class StateError(Exception):
@@ -91,8 +90,6 @@ class Lab:
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.base.stat().st_uid != os.geteuid():
             raise StateError(f"{self.base} belongs to another user: set {ENVIRONMENT} to a directory of yours")
-        if len(str(self.base)) > _LONGEST_BASE:
-            raise StateError(f"{self.base} is too long for the sockets in it: set {ENVIRONMENT} to a shorter directory")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o755)
 
@@ -121,11 +118,11 @@ class Lab:
         """Send a command to the supervisor and yield its answers until the last. Raises StateError."""
         if self.pid() is None:
             raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                connection.connect(str(self.socket))
-            except OSError as error:
-                raise StateError(f"lab {self.name!r} is still starting or does not answer: {error}") from error
+        try:
+            opened = unix.connect(self.socket)
+        except OSError as error:
+            raise StateError(f"lab {self.name!r} is still starting or does not answer: {error}") from error
+        with opened as connection:
             connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 for line in stream:

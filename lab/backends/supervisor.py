@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lab import unix
 from lab.backends import linux
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
@@ -126,7 +127,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGCHLD, self._nodes.reap)
-        server = await asyncio.start_unix_server(self._answer, self._lab.socket)
+        server = await asyncio.start_unix_server(self._answer, sock=unix.listen(self._lab.socket))
         starting = asyncio.create_task(self._start_programs(tell))
         await self._stop.wait()
         starting.cancel()

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
 
+from lab import unix
 from lab.teredo.address import PORT, Endpoint, Forbidden, packed
 from lab.teredo.client import Client, ClientConfig
 from lab.teredo.machine import Action, Configure, Deliver, Event, Send
@@ -243,9 +244,7 @@ async def _control_socket(path: Path, answer: Callable[[str], dict[str, Any]]) -
                 await writer.drain()
         writer.close()
 
-    path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(serve, path)
-    path.chmod(0o600)
+    server = await asyncio.start_unix_server(serve, sock=unix.listen(path))
     try:
         yield
     finally:
@@ -255,9 +254,7 @@ async def _control_socket(path: Path, answer: Callable[[str], dict[str, Any]]) -
 
 def ask(control: Path, command: str, timeout: float = 5.0) -> dict[str, Any]:
     """Send a command to a running program and return its answer. Raises OSError when nobody serves the socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
-        connection.connect(str(control))
+    with unix.connect(control, timeout) as connection:
         connection.sendall(command.encode() + b"\n")
         with connection.makefile("rb") as stream:
             answer: dict[str, Any] = json.loads(stream.readline() or b"{}")

@@ -46,7 +46,7 @@ def _able() -> Iterator[None]:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if (why := missing()) is not None:
         pytest.skip(why)
-    with tempfile.TemporaryDirectory(prefix="teredo-lab-") as place:  # not pytest's: socket paths must be short
+    with tempfile.TemporaryDirectory(prefix="teredo-lab-") as place:
         os.environ[ENVIRONMENT] = place
         yield
     del os.environ[ENVIRONMENT]
