@@ -112,6 +112,8 @@ class Lab:
         if pid is not None:
             _stop(pid)
         shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.base.rmdir()  # only when no other lab is in it
         return was_there
 
     def ask(self, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
