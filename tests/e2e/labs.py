@@ -37,6 +37,14 @@ def cli(*arguments: str, check: bool = False, **options: Any) -> Completed:
     return result
 
 
+def until(condition: Callable[[], bool], timeout: float = 20.0, pause: float = 0.02) -> None:
+    """Wait for something that has no event."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(pause)
+
+
 @dataclass(frozen=True)
 class RunningLab:
     """A lab that is up; `down` when the context that made it ends."""

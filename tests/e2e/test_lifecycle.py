@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.state import ENVIRONMENT, Lab, all_labs
 from tests.e2e.conftest import TOPOLOGIES, Start
-from tests.e2e.labs import COMMAND, cli, running
+from tests.e2e.labs import COMMAND, cli, running, until
 
 pytestmark = pytest.mark.e2e
 
@@ -60,19 +62,6 @@ def host_state() -> dict[str, str]:
         "mounts": Path("/proc/self/mounts").read_text(),
         "named namespaces": output("ip", "netns"),
     }
-
-
-def processes_of(pid_namespace: str) -> list[int]:
-    """Processes in a PID namespace, seen from outside."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str((entry / "ns/pid").readlink()) == pid_namespace:
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 def namespaces() -> set[str]:
@@ -138,44 +127,45 @@ def test_down_works_without_the_topology_file_and_when_already_down(small: Path,
         assert not Lab(lab.name).directory.exists()
 
 
+@contextlib.contextmanager
+def cli_in_background(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`teredo-lab` while the context lasts, and until it has ended by itself."""
+    process = subprocess.Popen((*COMMAND, *arguments), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    yield process
+    process.wait(timeout=60)
+
+
 def test_down_works_while_the_lab_is_half_started(small: Path) -> None:
     name = "half"
     for delay in (0.0, 0.02, 0.1, 0.2):
-        up = subprocess.Popen(
-            (*COMMAND, "up", str(small), "--name", name), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        while not Lab(name).pid_file.exists():
-            time.sleep(0.001)
-        time.sleep(delay)
-        assert cli("down", "--name", name).returncode == 0
-        up.wait(timeout=60)
+        with cli_in_background("up", str(small), "--name", name):
+            until(Lab(name).pid_file.exists, pause=0.001)
+            time.sleep(delay)
+            assert cli("down", "--name", name).returncode == 0
         assert Lab(name).pid() is None
         Lab(name).down()
+
+
+def killed_during_up(small: Path, name: str, delay: float) -> None:
+    """Start a lab, and kill its supervisor so many seconds after it has come to be."""
+    with cli_in_background("up", str(small), "--name", name):
+        until(lambda: Lab(name).pid() is not None, pause=0.0005)
+        time.sleep(delay)
+        pid = Lab(name).pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_sigkill_at_any_moment_of_up_leaves_nothing_and_the_next_up_works(small: Path) -> None:
     rng = random.Random(4380)
     name = "killed"
     before, host = namespaces(), host_state()
-    for _ in range(20):
-        up = subprocess.Popen(
-            (*COMMAND, "up", str(small), "--name", name), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        while (pid := Lab(name).pid()) is None and up.poll() is None:
-            time.sleep(0.0005)
-        assert pid is not None
-        time.sleep(rng.uniform(0, 0.4))
-        handle = os.pidfd_open(pid)
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        up.wait(timeout=60)
-        deadline = time.monotonic() + 10
-        while (left := namespaces() - before) and time.monotonic() < deadline:
-            time.sleep(0.01)  # the kernel takes processes and namespaces down after the supervisor's end
-        os.close(handle)
-        assert not left
-        assert Lab(name).pid() is None
-    assert host_state() == host
     try:
+        for _ in range(20):
+            killed_during_up(small, name, rng.uniform(0, 0.4))
+            # The kernel takes processes, namespaces and locks down after the supervisor's end.
+            until(lambda: not namespaces() - before and Lab(name).pid() is None)
+        assert host_state() == host
         up_again = cli("up", str(small), "--name", name, "--check", "--json")
         assert up_again.returncode == 0, up_again.stderr
         assert json.loads(up_again.stdout)["ok"]
@@ -185,13 +175,9 @@ def test_sigkill_at_any_moment_of_up_leaves_nothing_and_the_next_up_works(small:
 
 def test_killing_the_command_leaves_a_lab_that_can_be_used_and_taken_down(small: Path) -> None:
     name = "orphan"
-    up = subprocess.Popen(
-        (*COMMAND, "up", str(small), "--name", name), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    while Lab(name).pid() is None:
-        time.sleep(0.001)
-    up.kill()
-    up.wait()
+    with cli_in_background("up", str(small), "--name", name) as up:
+        until(lambda: Lab(name).pid() is not None, pause=0.001)
+        up.kill()
     assert cli("down", "--name", name).returncode == 0
     assert name not in {lab.name for lab in all_labs()}
 

@@ -12,7 +12,7 @@ import pytest
 
 from lab.teredo.address import PORT, Endpoint, packed, parse
 from tests.e2e.conftest import Start
-from tests.e2e.labs import RunningLab
+from tests.e2e.labs import RunningLab, until
 
 pytestmark = pytest.mark.e2e
 
@@ -122,15 +122,6 @@ def test_5_each_refresh_verifies_that_the_mapped_port_is_still_the_one_in_the_ad
     own = mapped(lab.address("alice"))
     assert len(rows) >= 2
     assert {Endpoint(host, int(port)) for host, port in rows} == {own}
-
-
-def until(condition: object, timeout: float = 20.0) -> None:
-    """Wait for something that has no event."""
-    assert callable(condition)
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.05)
 
 
 def test_6_the_interval_is_randomised(start: Start) -> None:
