@@ -22,6 +22,16 @@ from lab.teredo.runner import ask
 COMMAND = (sys.executable, "-m", "lab.cli")
 TIMEOUT = 120.0
 
+SMALL = """
+servers: {server: }
+relays: {relay: }
+hosts: {web: }
+sites:
+  home: {nat: cone, clients: {alice: }}
+  away: {nat: port_restricted, clients: {carol: }}
+"""
+"""Two clients and a native host: enough for most tests."""
+
 _serial = itertools.count()
 
 Completed = subprocess.CompletedProcess[str]

@@ -8,22 +8,13 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.labs import cli
+from tests.e2e.labs import SMALL, cli
 
 pytestmark = pytest.mark.e2e
 
-TOPOLOGY = """
-servers: {server: }
-relays: {relay: }
-hosts: {web: }
-sites:
-  home: {nat: cone, clients: {alice: }}
-  away: {nat: port_restricted, clients: {carol: }}
-"""
-
 
 def test_a_stopped_relay_is_found_with_the_pairs_that_suffer(start: Start, tmp_path: Path) -> None:
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     lab.exec("relay", "pkill", "-TERM", "-x", "relay:relay")
     lab.wait_for(lambda nodes: nodes["relay"]["state"] == "failed")
     report = tmp_path / "report.xml"
@@ -40,7 +31,7 @@ def test_a_stopped_relay_is_found_with_the_pairs_that_suffer(start: Start, tmp_p
 
 
 def test_an_expectation_of_the_file_is_checked_and_an_unfulfilled_one_fails(start: Start) -> None:
-    wrong = TOPOLOGY + "checks: {expect: [{from: alice, to: carol, is: unreachable, because: a test}]}\n"
+    wrong = SMALL + "checks: {expect: [{from: alice, to: carol, is: unreachable, because: a test}]}\n"
     lab = start(wrong)
     answer = lab.check("alice", "carol")
     assert not answer["ok"]
@@ -52,7 +43,7 @@ def test_an_expectation_of_the_file_is_checked_and_an_unfulfilled_one_fails(star
 
 def test_a_peer_that_is_gone_is_reported_to_the_application_by_icmpv6(start: Start) -> None:
     """Four attempts of 2 s, then destination unreachable: ping says so instead of staying silent."""
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     gone = lab.address("carol")
     lab.exec("carol", "pkill", "-KILL", "-x", "client:carol")
     lab.wait_for(lambda nodes: nodes["carol"]["state"] == "failed")
@@ -61,7 +52,7 @@ def test_a_peer_that_is_gone_is_reported_to_the_application_by_icmpv6(start: Sta
 
 
 def test_unknown_nodes_are_refused(start: Start) -> None:
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     result = cli("check", "--name", lab.name, "nobody")
     assert result.returncode == 2
     assert "has no node nobody" in result.stderr

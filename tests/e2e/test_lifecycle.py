@@ -18,18 +18,10 @@ import pytest
 
 from lab.state import ENVIRONMENT, Lab, all_labs
 from tests.e2e.conftest import TOPOLOGIES, Start
-from tests.e2e.labs import COMMAND, cli, running, until
+from tests.e2e.labs import COMMAND, SMALL, cli, running, until
 
 pytestmark = pytest.mark.e2e
 
-SMALL = """
-servers: {server: }
-relays: {relay: }
-hosts: {web: }
-sites:
-  home: {nat: cone, clients: {alice: }}
-  away: {nat: port_restricted, clients: {carol: }}
-"""
 
 # What changes by itself on any host: counters, random seeds, caches, and the few numbers that mirror memory or time.
 VOLATILE = re.compile(

@@ -10,17 +10,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.labs import COMMAND, RunningLab
+from tests.e2e.labs import COMMAND, SMALL, RunningLab
 
 pytestmark = pytest.mark.e2e
-
-TOPOLOGY = """
-servers: {server: }
-relays: {relay: }
-hosts: {web: }
-sites:
-  home: {nat: port_restricted, clients: {alice: }}
-"""
 
 
 @contextmanager
@@ -50,7 +42,7 @@ def stop(lab: RunningLab, node: str, name: str) -> None:
 
 
 def test_server_relay_and_client_run_by_themselves(start: Start) -> None:
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     web = lab.address("web")
     for node, name in (("alice", "client:alice"), ("server", "server:server"), ("relay", "relay:relay")):
         stop(lab, node, name)
@@ -74,7 +66,7 @@ def test_server_relay_and_client_run_by_themselves(start: Start) -> None:
 
 
 def test_a_program_says_what_is_wrong_and_exits_with_2_or_3(start: Start) -> None:
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
 
     def run(*arguments: str) -> tuple[int, str]:
         result = lab.exec("alice", *COMMAND, "teredo", *arguments, check=False)

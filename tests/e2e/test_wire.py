@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import Start
+from tests.e2e.labs import SMALL
 
 pytestmark = pytest.mark.e2e
 
-TOPOLOGY = """
-servers: {server: }
-relays: {relay: }
-hosts: {web: }
-sites:
-  home: {nat: cone, clients: {alice: {refresh_interval: 1}}}
-  away: {nat: port_restricted, clients: {carol: }}
-"""
 
 RANDOM_CONTENT = ("-d", "tcp.port==80,data", "-d", "tcp.port==4380,data", "-d", "udp.port==4380,data")
 """The probes' payload is random: nothing may guess a protocol in it."""
@@ -24,7 +17,7 @@ CHECKSUMS = ("-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-
 
 
 def test_tshark_finds_nothing_wrong_with_any_packet_of_ours(start: Start) -> None:
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     for node in ("alice", "carol", "server", "relay", "web"):  # or captures show checksums that a NIC would fill in
         lab.exec(node, "ethtool", "-K", "eth0", "tx", "off")
     with lab.capture("internet", "any", "udp or ip6") as capture:
@@ -53,7 +46,7 @@ def test_tshark_finds_nothing_wrong_with_any_packet_of_ours(start: Start) -> Non
 @pytest.mark.requirement("F16")
 def test_the_outer_header_never_forbids_fragmentation(start: Start) -> None:
     """RFC 4380 section 5.1.2."""
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     with lab.capture("internet", "any") as capture:
         assert lab.reaches("alice", "carol")
         assert lab.reaches("carol", "web")
@@ -63,7 +56,7 @@ def test_the_outer_header_never_forbids_fragmentation(start: Start) -> None:
 
 def test_a_large_packet_arrives_whole(start: Start) -> None:
     """The link's MTU is 1280; a larger datagram of the application is fragmented inside the tunnel and put together."""
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     result = lab.exec("alice", "ping", "-6", "-c", "1", "-w", "10", "-s", "4000", lab.address("carol"))
     assert "4008 bytes from" in result.stdout
     assert "mtu 1280" in lab.exec("alice", "ip", "link", "show", "teredo").stdout
@@ -72,14 +65,14 @@ def test_a_large_packet_arrives_whole(start: Start) -> None:
 @pytest.mark.requirement("C8")
 def test_any_other_default_route_is_preferred_to_teredo(start: Start) -> None:
     """RFC 4380 section 3.2.1: Teredo is a last resort, so its route is worse than any other."""
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     assert "default dev teredo proto static metric 1029" in lab.exec("alice", "ip", "-6", "route").stdout
 
 
 @pytest.mark.requirement("C7", "Z1")
 def test_a_client_rests_while_its_node_has_native_ipv6(start: Start) -> None:
     """RFC 4380 section 5.5: another default route appears, and goes again."""
-    lab = start(TOPOLOGY)
+    lab = start(SMALL)
     lab.exec("alice", "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6")
     lab.exec("alice", "ip", "-6", "address", "add", "2001:db8:9::2/64", "dev", "eth0", "nodad")
     lab.exec("alice", "ip", "-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "eth0")
