@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 NEWNS: Final = 0x00020000
+NEWUTS: Final = 0x04000000
 NEWUSER: Final = 0x10000000
 NEWPID: Final = 0x20000000
 NEWNET: Final = 0x40000000
@@ -27,7 +28,6 @@ _SIOCETHTOOL = 0x8946
 _ETHTOOL_GLINK = 0x0A
 _IFF_RUNNING = 0x40
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,11 +60,6 @@ def mount(source: str, target: str, fstype: str | None, flags: int, data: str = 
 def set_process_name(name: str) -> None:
     """The name that ps shows, cut to 15 bytes."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-
-
-def die_with_parent(number: int) -> None:
-    """Have the kernel send this signal when the parent dies."""
-    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def current_netns() -> int:

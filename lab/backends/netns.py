@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -145,6 +146,8 @@ def _replace(node: str, command: Sequence[str], directory: Path) -> NoReturn:
     try:
         with contextlib.suppress(OSError):
             os.chdir(directory)
+        linux.unshare(linux.NEWUTS)
+        socket.sethostname(node)  # for prompts: one sees where one is
         os.environ["TEREDO_LAB_NODE"] = node
         os.execvp(command[0], list(command))
     except FileNotFoundError:

@@ -20,10 +20,8 @@ PREFIX: Final = bytes.fromhex("20010000")
 
 LINK_LOCAL_PREFIX: Final = bytes.fromhex("fe80000000000000")
 ALL_ROUTERS: Final = ipaddress.IPv6Address("ff02::2").packed
-UNSPECIFIED: Final = bytes(16)
 
 CONE: Final = 0x8000
-UNIVERSAL_GROUP: Final = 0x0300
 RANDOM_FLAGS: Final = 0x3CFF
 """The twelve flag bits that RFC 5991 section 3.1 fills with random values."""
 

@@ -196,6 +196,7 @@ def test_status_is_as_the_contract_says(start: Start, small: Path) -> None:
 def test_exec_passes_exit_codes_and_names_and_signals(start: Start, small: Path) -> None:
     lab = start(small)
     assert lab.exec("alice", "ping", "-6", "-c", "1", "-w", "10", "web").returncode == 0
+    assert lab.exec("alice", "uname", "-n").stdout == "alice\n"
     assert lab.exec("alice", "sh", "-c", "exit 7", check=False).returncode == 7
     assert lab.exec("alice", "no-such-command", check=False).returncode == 127
     assert lab.exec("alice", "sh", "-c", "kill -9 $$", check=False).returncode == 137
