@@ -19,6 +19,7 @@ PREFIX: Final = bytes.fromhex("20010000")
 """The Teredo service prefix 2001::/32 (RFC 4380 section 2.6)."""
 
 LINK_LOCAL_PREFIX: Final = bytes.fromhex("fe80000000000000")
+UNSPECIFIED: Final = bytes(16)
 ALL_ROUTERS: Final = ipaddress.IPv6Address("ff02::2").packed
 
 CONE: Final = 0x8000

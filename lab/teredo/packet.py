@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from lab.teredo.address import ALL_ROUTERS, PREFIX, Endpoint, host_bytes, is_link_local, obfuscate, reveal
+from lab.teredo.address import ALL_ROUTERS, PREFIX, UNSPECIFIED, Endpoint, host_bytes, is_link_local, obfuscate, reveal
 
 MTU: Final = 1280
 """Link MTU of a Teredo interface, and what a server advertises (RFC 4380 section 5.1.2)."""
@@ -277,7 +277,7 @@ def echo_reply_data(packet: Packet) -> bytes | None:
 
 def unreachable(source: bytes, offending: bytes, code: int) -> bytes | None:
     """An ICMPv6 destination unreachable about a packet, or None where RFC 4443 section 2.4 forbids one."""
-    if offending[8:24] == bytes(16) or offending[8] == 0xFF or offending[24] == 0xFF:
+    if offending[8:24] == UNSPECIFIED or offending[8] == 0xFF or offending[24] == 0xFF:
         return None
     if offending[6] == ICMPV6 and (len(offending) <= HEADER or offending[HEADER] < 128):
         return None  # never an error about an error
