@@ -21,9 +21,8 @@ from rich.text import Text
 from lab import state
 from lab.cli_teredo import app as teredo_app
 from lab.plan import Plan
-from lab.state import Lab, StateError
+from lab.state import Lab, StateError, node_facts
 from lab.topology.load import TopologyError, load
-from lab.topology.model import Topology
 
 OK, FAILED, BAD_INPUT, MACHINE = 0, 1, 2, 3
 SETTLE_TIMEOUT = 40.0
@@ -69,7 +68,7 @@ def the_lab(name: str | None) -> Lab:
     fail(BAD_INPUT, f"several labs are running, say which with --name: {', '.join(lab.name for lab in running)}")
 
 
-def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
+def read(file: Path, name: str | None) -> Plan:
     """Load and plan a topology, or leave with its errors."""
     from lab.planner import plan  # noqa: PLC0415 - only some commands plan
 
@@ -78,7 +77,7 @@ def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
     except TopologyError as error:
         fail(BAD_INPUT, error)
     planned = plan(topology)
-    return topology, planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
+    return planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
 
 
 @contextmanager
@@ -127,7 +126,7 @@ def up(
     """
     if backend != "netns":
         fail(BAD_INPUT, f"there is no backend {backend!r}; there is netns")
-    _, plan = read(file, name)
+    plan = read(file, name)
     lab = Lab(plan.name)
     with state.starting():
         if recreate:
@@ -226,14 +225,9 @@ def status(
     from lab.cli_teredo import print_state  # noqa: PLC0415
     from lab.teredo.runner import ask  # noqa: PLC0415
 
-    row = next((row for row in facts["nodes"] if row["name"] == node), None)
-    if row is None:
-        fail(
-            BAD_INPUT,
-            f"lab {lab.name!r} has no node {node!r}; it has {', '.join(row['name'] for row in facts['nodes'])}",
-        )
+    row = node_facts(facts, node)
     try:
-        row["teredo"] = ask(lab.node_directory(node) / "teredo.sock", "state")
+        row["teredo"] = ask(lab.control(node), "state")
     except OSError:
         row["teredo"] = None
     if as_json:
@@ -364,7 +358,7 @@ def logs(
 @app.command("plan")
 def plan_(file: TopologyFile = DEFAULT_TOPOLOGY, name: Name = None) -> None:
     """Print the plan of a topology as JSON: every address, route, firewall line and program. Makes nothing."""
-    print(read(file, name)[1].model_dump_json(indent=2))
+    print(read(file, name).model_dump_json(indent=2))
 
 
 @app.command()

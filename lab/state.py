@@ -85,6 +85,10 @@ class Lab:
     def node_directory(self, node: str) -> Path:
         return self.directory / "nodes" / node
 
+    def control(self, node: str) -> Path:
+        """Where a node's Teredo program of ours answers."""
+        return self.node_directory(node) / "teredo.sock"
+
     def prepare(self) -> None:
         """Make the lab's directory, empty but for what is made next. Raises StateError."""
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -141,6 +145,16 @@ class Lab:
         for answer in self.ask(command, **arguments):
             return answer
         raise StateError(f"lab {self.name!r} gave no answer to {command}")
+
+
+def node_facts(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a `status` answer says of one node. Raises StateError when there is no such node."""
+    for facts in status["nodes"]:
+        if facts["name"] == name:
+            found: dict[str, Any] = facts
+            return found
+    names = ", ".join(facts["name"] for facts in status["nodes"])
+    raise StateError(f"lab {status['name']!r} has no node {name!r}; it has {names}")
 
 
 @contextlib.contextmanager

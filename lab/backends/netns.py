@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from lab.backends import linux, supervisor
 from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
-from lab.state import Lab, StateError
+from lab.state import Lab, StateError, node_facts
 
 _TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
 
@@ -106,10 +106,7 @@ def execute(status: dict[str, Any], node: str, command: Sequence[str]) -> int:
 
     Raises StateError when there is no such node, OSError when its namespaces cannot be entered.
     """
-    facts = next((facts for facts in status["nodes"] if facts["name"] == node), None)
-    if facts is None:
-        names = ", ".join(facts["name"] for facts in status["nodes"])
-        raise StateError(f"lab {status['name']!r} has no node {node!r}; it has {names}")
+    facts = node_facts(status, node)
     directory = Path.cwd()
     _enter(status["supervisor"], facts["netns_fd"])
     pid = os.fork()  # a PID namespace is for children

@@ -107,7 +107,8 @@ class Nodes:
             def notify(event: str, facts: dict[str, Any]) -> None:
                 os.write(events, json.dumps({"name": event, **facts}).encode() + b"\n")
 
-            PROGRAMS[program.kind](program.options, Context(name, self._lab.node_directory(name), notify))
+            context = Context(name, self._lab.node_directory(name), self._lab.control(name), notify)
+            PROGRAMS[program.kind](program.options, context)
 
         pid, events = fork(main)
         node.pids[pid] = program.kind

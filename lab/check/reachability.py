@@ -80,7 +80,7 @@ class _Check:
         kept_clients = [node["teredo_address"] for node in clients if node["teredo_address"]]
         for node in self._view.plan.nodes:
             if (node.program == "teredo-lab" and node.role != "server") or node.role == "host":
-                control = self._view.lab.node_directory(node.name) / "teredo.sock"
+                control = self._view.lab.control(node.name)
                 with contextlib.suppress(OSError):  # it is not running, and remembers nothing
                     ask(control, " ".join(["forget-peers", *kept_clients]))
             if node.role == "nat" and node.firewall is not None and node.site not in self._miredo_sites:

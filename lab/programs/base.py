@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Context:
-    """What a program is given: its node's name, a directory for its files, and whom to tell of its state.
+    """What a program is given: its node's name, a directory, the path of its control socket, and whom to tell.
 
     `notify` takes the name of an event and facts about it. Every program sends `state` with a `state` and a `reason`;
     one that holds a Teredo address adds `address`.
@@ -21,12 +21,8 @@ class Context:
 
     node: str
     directory: Path
+    control: Path
     notify: Callable[[str, dict[str, Any]], None]
-
-    @property
-    def control(self) -> Path:
-        """Where a program of ours serves its control socket."""
-        return self.directory / "teredo.sock"
 
 
 Run = Callable[[dict[str, Any], Context], None]

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lab.simulation.hosts import Host
 from lab.simulation.network import Access, Clock, Receive6
 from lab.teredo.address import Endpoint
 from lab.teredo.client import Client
-from lab.teredo.machine import Action, Configure, Deliver, Event, Send
+from lab.teredo.machine import Configure, Deliver, Event, Machine, Send
 from lab.teredo.relay import Relay
 from lab.teredo.server import Server
 
-
-class _Machine(Protocol):
-    @property
-    def next_timer(self) -> float | None: ...
-    def start(self, now: float) -> None: ...
-    def stop(self, now: float) -> None: ...
-    def tick(self, now: float) -> None: ...
-    def packet(self, ipv6: bytes, now: float) -> None: ...
-    def datagram(self, data: bytes, source: Endpoint, now: float) -> None: ...
-    def actions(self) -> list[Action]: ...
-    def snapshot(self, now: float) -> dict[str, Any]: ...
-
-
-M = TypeVar("M", bound=_Machine)
+M = TypeVar("M", bound=Machine)
 
 
 class Node(Generic[M]):

@@ -115,6 +115,26 @@ class Machine:
         taken, self._actions = self._actions, []
         return taken
 
+    def start(self, now: float) -> None:
+        """Begin to work."""
+        raise NotImplementedError
+
+    def stop(self, now: float) -> None:
+        """End all work."""
+        raise NotImplementedError
+
+    def datagram(self, data: bytes, source: Endpoint, now: float) -> None:
+        """A UDP payload has arrived."""
+        raise NotImplementedError
+
+    def packet(self, ipv6: bytes, now: float) -> None:
+        """The host's IPv6 stack sends a packet through the Teredo interface."""
+        raise NotImplementedError
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """The machine's state as JSON-able facts."""
+        raise NotImplementedError
+
     def tick(self, now: float) -> None:
         """Let every deadline up to `now` pass."""
         while (key := self._timers.due(now)) is not None:

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, Protocol
+from typing import Any
 
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
 
 from lab import unix
 from lab.teredo.address import PORT, Endpoint, Forbidden, packed
 from lab.teredo.client import Client, ClientConfig
-from lab.teredo.machine import Action, Configure, Deliver, Event, Send
+from lab.teredo.machine import Configure, Deliver, Event, Machine, Send
 from lab.teredo.packet import MAX_DATAGRAM
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
@@ -38,17 +38,6 @@ _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 
 Notify = Callable[[str, dict[str, Any]], None]
-
-
-class _Machine(Protocol):
-    @property
-    def next_timer(self) -> float | None: ...
-    def start(self, now: float) -> None: ...
-    def stop(self, now: float) -> None: ...
-    def tick(self, now: float) -> None: ...
-    def packet(self, ipv6: bytes, now: float) -> None: ...
-    def actions(self) -> list[Action]: ...
-    def snapshot(self, now: float) -> dict[str, Any]: ...
 
 
 def service_socket(host: str, port: int) -> socket.socket:
@@ -70,7 +59,7 @@ class Runner:
 
     def __init__(
         self,
-        machine: _Machine,
+        machine: Machine,
         sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]],
         tun: Tun,
         notify: Notify,

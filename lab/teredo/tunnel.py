@@ -135,7 +135,11 @@ class Tunnel(Machine):
 
     def _trust(self, peer: Peer, mapping: Endpoint, now: float) -> None:
         """The peer has answered from `mapping`: send and deliver what waited for that, in order."""
-        if not (peer.usable(now) and peer.mapping == mapping):
+        if peer.usable(now) and peer.mapping == mapping:
+            if peer.address not in self._timers:  # nearly every packet: nothing waits, nothing changes
+                peer.last_received = now
+                return
+        else:
             self._report("peer trusted", peer=text(peer.address), mapping=str(mapping))
         self._peers.trust(peer, mapping, now)
         self._timers.cancel(peer.address)

@@ -98,7 +98,7 @@ class RunningLab:
 
     def teredo(self, name: str, command: str = "state") -> dict[str, Any]:
         """Ask a node's Teredo program of ours over its control socket."""
-        return ask(self.lab.node_directory(name) / "teredo.sock", command)
+        return ask(self.lab.control(name), command)
 
     def reaches(self, source: str, destination: str, wait: float = 10.0) -> bool:
         """Whether an ICMPv6 echo from one node is answered by another."""
