@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,6 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.plan import Firewall, Interface, NodePlan, Route
-
-_LATE = "net.netfilter."
-"""These sysctls appear with connection tracking, which the firewall brings in."""
 
 _OPTIONAL = "net.bridge."
 """These are there only where the bridge netfilter module is, and without it nothing has to be switched off."""
@@ -30,18 +28,16 @@ class NodeError(Exception):
     """A node cannot be configured; the message says which part of the plan the kernel refused, and why."""
 
 
-def apply_sysctls(node: NodePlan, *, late: bool = False) -> None:
-    """Write the node's sysctls; those of connection tracking are `late`. Raises NodeError."""
-    for key, value in node.sysctls.items():
-        if key.startswith(_LATE) != late:
-            continue
+def apply_sysctls(node: str, sysctls: Mapping[str, str]) -> None:
+    """Write sysctls of a node. Raises NodeError."""
+    for key, value in sysctls.items():
         path = Path("/proc/sys") / key.replace(".", "/")
         try:
             path.write_text(value)
         except OSError as error:
             if key.startswith(_OPTIONAL) and not path.exists():
                 continue
-            raise NodeError(f"{node.name}: cannot set {key} to {value}: {error.strerror}") from error
+            raise NodeError(f"{node}: cannot set {key} to {value}: {error.strerror}") from error
 
 
 def configure(node: NodePlan) -> None:
@@ -88,11 +84,10 @@ def _route(ip: IPRoute, route: Route, indexes: dict[str, int]) -> None:
     ip.route("add", **options)
 
 
-def apply_firewall(node: NodePlan) -> None:
-    """Load a node's firewall in place of what was there, then the sysctls that come with it. Raises NodeError."""
-    if node.firewall is not None:
-        _load(node.name, node.firewall)
-    apply_sysctls(node, late=True)
+def apply_firewall(node: str, firewall: Firewall) -> None:
+    """Load a firewall into a node that has none, then the sysctls that come with it. Raises NodeError."""
+    _load(node, firewall)
+    apply_sysctls(node, firewall.sysctls)
 
 
 def _load(name: str, firewall: Firewall) -> None:

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lab.nat.kinds import Engine
+from lab.nat.setup import NatSetup
+
 Role = Literal["internet", "server", "relay", "host", "nat", "client"]
 Verdict = Literal["reachable", "unreachable"]
 
@@ -53,12 +56,36 @@ class SourceRule(_Frozen):
 
 
 class Firewall(_Frozen):
-    """Rules as the text that the tools take: `ipset restore`, `iptables-restore`, `nft -f`. Empty text: nothing."""
+    """Rules as the text that the tools take: `ipset restore`, `iptables-restore`, `nft -f`. Empty text: nothing.
 
-    engine: Literal["iptables", "nftables"]
+    `sysctls` are those of connection tracking, which are there only when rules have brought it in.
+    """
+
+    engine: Engine
     ipset: str = ""
     iptables: str = ""
     nftables: str = ""
+    sysctls: dict[str, str] = {}
+
+
+def udp_timeouts(new: int, established: int) -> dict[str, str]:
+    """The sysctls that have conntrack forget an idle UDP flow after so many seconds."""
+    name = "net.netfilter.nf_conntrack_udp_timeout"
+    return {name: str(new), f"{name}_stream": str(established)}
+
+
+class Nat(_Frozen):
+    """What a node that is a NAT is meant to be; `kind` is a name of `lab.nat.kinds`, or a behaviour's `point`.
+
+    `vantage` are two addresses of the node `upstream` from which the NAT can be measured. In a LAN without clients,
+    `guest` is the address, with its prefix length, of a host that measures it from inside.
+    """
+
+    kind: str
+    setup: NatSetup
+    upstream: str
+    vantage: tuple[str, str]
+    guest: str | None
 
 
 class Program(_Frozen):
@@ -73,7 +100,7 @@ class NodePlan(_Frozen):
     role: Role
     site: str | None = None
     program: str | None = None  # "teredo-lab" or "miredo" where the node speaks Teredo
-    nat_kind: str | None = None
+    nat: Nat | None = None
     interfaces: tuple[Interface, ...] = ()
     sysctls: dict[str, str] = {}
     routes: tuple[Route, ...] = ()

@@ -6,15 +6,16 @@ IPv4 address is on all of them, so a public node is a /32 behind a link, and nee
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
 
 from lab.check.expectation import expectations
-from lab.nat import iptables
-from lab.nat.kinds import KINDS
-from lab.plan import Interface, Network, NodePlan, Plan, Program, Route, SourceRule
-from lab.topology.addressing import CORE, Addresses, allocate, gateway
+from lab.nat import engines
+from lab.nat.setup import NatSetup
+from lab.plan import Interface, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
+from lab.topology.addressing import CORE, VANTAGE, Addresses, allocate, gateway, guest, inside_hosts, vantage
 from lab.topology.model import (
     LOCAL,
     RELAY_PORT,
@@ -22,7 +23,6 @@ from lab.topology.model import (
     PlacedClient,
     Relay,
     Server,
-    Site,
     TeredoProgram,
     Topology,
     nat_node,
@@ -51,7 +51,6 @@ _COMMON: Final = {
 _FORWARD_IPV4: Final = {"net.ipv4.ip_forward": "1"}
 _FORWARD_IPV6: Final = {"net.ipv6.conf.all.forwarding": "1"}
 _NO_BRIDGE_FILTER: Final = {"net.bridge.bridge-nf-call-iptables": "0"}
-_UDP_TIMEOUTS: Final = ("net.netfilter.nf_conntrack_udp_timeout", "net.netfilter.nf_conntrack_udp_timeout_stream")
 
 _NEVER_PUBLIC: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 
@@ -73,8 +72,9 @@ def plan(topology: Topology) -> Plan:
         *(_server(name, server, addresses) for name, server in topology.servers.items()),
         *(_relay(name, relay, addresses) for name, relay in topology.relays.items()),
         *(_host(name, host, addresses) for name, host in topology.hosts.items()),
-        *(_nat(name, site, addresses) for name, site in topology.sites.items()),
+        *(_nat(topology, name, addresses) for name, site in topology.sites.items() if site.behind is None),
     ]
+    nested = [_nat(topology, name, addresses) for name, site in topology.sites.items() if site.behind is not None]
     clients = [_client(topology, placed, addresses) for placed in topology.clients()]
     core = _core(topology, public, addresses)
     links = (
@@ -85,13 +85,17 @@ def plan(topology: Topology) -> Plan:
         Network(
             name=_lan(name),
             kind="lan",
-            members=((nat_node(name), "lan"), *((client, "eth0") for client in site.clients)),
+            members=(
+                (nat_node(name), "lan"),
+                *((client, "eth0") for client in site.clients),
+                *((nat_node(nested_site), "wan") for nested_site in topology.nested(name)),
+            ),
         )
         for name, site in topology.sites.items()
     )
     return Plan(
         name=topology.name,
-        nodes=(core, *public, *clients),
+        nodes=(core, *public, *nested, *clients),
         networks=(*links, *lans),
         expectations=expectations(topology),
     )
@@ -110,6 +114,11 @@ def _core(topology: Topology, public: Sequence[NodePlan], addresses: Addresses) 
             Route(destination=f"{address}/32", interface=name) for address in addresses.public.get(node.name, ())
         )
     routes += (Route(destination=prefix, kind="unreachable") for prefix in _NEVER_PUBLIC)
+
+    if interfaces:
+        first_link = next(iter(interfaces.values()))
+        second = tuple(f"{address}/32" for address in VANTAGE[1:])
+        interfaces |= {public[0].name: first_link.model_copy(update={"addresses": (*first_link.addresses, *second)})}
 
     tables = {relay: _FIRST_TABLE + index for index, relay in enumerate(topology.relaying)}
     relays = {name: topology.relay_of(host) for name, host in topology.hosts.items()}
@@ -222,22 +231,43 @@ def _relaying(name: str, port: int, addresses: Addresses, *, host_specific: bool
     }
 
 
-def _nat(site_name: str, site: Site, addresses: Addresses) -> NodePlan:
-    name, lan = nat_node(site_name), addresses.lans[site_name]
-    (external,) = addresses.public[name]
-    wan, routes = _link(name, "wan", addresses)
-    inside = Interface(name="lan", network=_lan(site_name), addresses=(f"{gateway(lan)}/{lan.prefixlen}",))
-    hosts = [addresses.clients[client] for client in site.clients]
-    timeouts = dict.fromkeys(_UDP_TIMEOUTS, str(site.udp_timeout))
+def _nat(topology: Topology, site_name: str, addresses: Addresses) -> NodePlan:
+    site, name, lan = topology.sites[site_name], nat_node(site_name), addresses.lans[site_name]
+    external, behaviour = addresses.nats[site_name], site.behaviour
+    if site.behind is None:
+        (wan, routes), upstream = _link(name, "wan", addresses), INTERNET
+    else:
+        outer = addresses.lans[site.behind]
+        own = tuple(f"{address}/{outer.prefixlen}" for address in external)
+        wan, upstream = Interface(name="wan", network=_lan(site.behind), addresses=own), nat_node(site.behind)
+        routes = (Route(destination="0.0.0.0/0", via=str(gateway(outer)), interface="wan"),)
+    around = lan if site.behind is None else addresses.lans[site.behind]
+    first, second = map(str, vantage(topology, site_name, around))
+
+    hosts = [addresses.clients[client] for client in site.clients] or [guest(lan)]
+    for nested in topology.nested(site_name):
+        hosts += addresses.nats[nested]
+    seed = zlib.crc32(f"{topology.name}/{name}".encode())
+    setup = NatSetup(behaviour, external, tuple(hosts), seed)
+    engine = engines.choose(behaviour, inside_hosts(topology, site_name), site.nat.engine)
+    own_lan = (gateway(lan), lan[-2]) if topology.nested(site_name) else (gateway(lan),)
+    inside = Interface(name="lan", network=_lan(site_name), addresses=tuple(f"{ip}/{lan.prefixlen}" for ip in own_lan))
     return NodePlan(
         name=name,
         role="nat",
         site=site_name,
-        nat_kind=site.nat,
+        nat=Nat(
+            kind=site.nat.name,
+            setup=setup,
+            upstream=upstream,
+            vantage=(first, second),
+            guest=None if site.clients else f"{guest(lan)}/{lan.prefixlen}",
+        ),
         interfaces=(wan, inside),
-        sysctls=_COMMON | _FORWARD_IPV4 | _NO_BRIDGE_FILTER | timeouts,
+        sysctls=_COMMON | _FORWARD_IPV4 | _NO_BRIDGE_FILTER,
         routes=routes,
-        firewall=iptables.firewall(KINDS[site.nat], external, hosts, site.udp_timeout),
+        firewall=engines.firewall(setup, engine),
+        programs=(Program(kind="upnp", options={"external": str(external[0])}),) if behaviour.upnp else (),
     )
 
 

@@ -198,7 +198,7 @@ class Nodes:
                 "ipv4": addresses_of(node.plan, 4),
                 "ipv6": addresses_of(node.plan, 6),
                 "teredo_address": node.teredo_address,
-                "nat_kind": node.plan.nat_kind,
+                "nat_kind": node.plan.nat.kind if node.plan.nat is not None else None,
                 "log": str(self._lab.log(name)),
                 "netns_fd": self.namespaces.fds[name],
             }

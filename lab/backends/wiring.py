@@ -12,7 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from lab.backends import linux
 from lab.backends.linux import NetworkNamespaces
 from lab.node import NodeError, apply_firewall, apply_sysctls, configure
-from lab.plan import Network, NodePlan, Plan
+from lab.plan import Firewall, Network, Plan
 
 FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
@@ -29,7 +29,7 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
     for done, node in enumerate(plan.nodes, 1):
         namespaces.create(node.name)
         with namespaces.inside(node.name):
-            apply_sysctls(node)  # before there are interfaces: they take the defaults
+            apply_sysctls(node.name, node.sysctls)  # before there are interfaces: they take the defaults
         progress("namespaces", done, total)
     for done, (gateway, links) in enumerate(_by_gateway(plan), 1):
         with namespaces.inside(gateway):
@@ -76,12 +76,12 @@ def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) 
 
 def load_firewalls(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
     """Load the NATs' rules side by side: most of that time is waiting for the kernel. Raises NodeError."""
-    nodes = [node for node in plan.nodes if node.firewall is not None]
+    firewalls = [(node.name, node.firewall) for node in plan.nodes if node.firewall is not None]
 
-    def load(node: NodePlan) -> None:
-        with namespaces.inside(node.name):
-            apply_firewall(node)
+    def load(node: str, firewall: Firewall) -> None:
+        with namespaces.inside(node):
+            apply_firewall(node, firewall)
 
     with ThreadPoolExecutor(FIREWALL_WORKERS) as pool:
-        for done, _ in enumerate(pool.map(load, nodes), 1):
-            progress("firewalls", done, len(nodes))
+        for done, _ in enumerate(pool.map(load, *zip(*firewalls, strict=True)) if firewalls else (), 1):
+            progress("firewalls", done, len(firewalls))

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, permutations
 
-from lab.nat.kinds import KINDS
-from lab.nat.matrix import Cell, cell
+from lab.nat.kinds import figure_kind
+from lab.nat.matrix import FIGURE_1, Cell, cell
 from lab.plan import Expectation, Verdict
 from lab.topology.model import LOCAL, PlacedClient, Topology
 
@@ -69,7 +69,7 @@ def _native(topology: Topology, placed: PlacedClient, host: str) -> tuple[Verdic
     refused = _refused(topology, placed)
     if refused is not None:
         return "unreachable", refused
-    if _symmetric(placed) and placed.client.program != "miredo":
+    if _symmetric(topology, placed) and placed.client.program != "miredo":
         return "unreachable", f"{placed.name} gets no address: {_REFUSAL}"
     match topology.relay_of(topology.hosts[host]):
         case None:
@@ -86,25 +86,38 @@ def _between(topology: Topology, caller: PlacedClient, callee: PlacedClient) -> 
         refused = _refused(topology, placed)
         if refused is not None:
             return "unreachable", refused
-    if caller.site_name == callee.site_name:
+    outermost = topology.chain(caller.site_name)[-1]
+    if outermost == topology.chain(callee.site_name)[-1] and not topology.sites[outermost].behaviour.hairpin:
         return "unreachable", "same NAT without hairpinning"
-    figure = f"RFC 6081 Figure 1: {caller.site.nat} → {callee.site.nat}"
-    needed = cell(caller.site.nat, callee.site.nat)
+    kinds = _figure_kind(topology, caller), _figure_kind(topology, callee)
+    figure = f"RFC 6081 Figure 1: {kinds[0]} → {kinds[1]}"
+    needed = cell(*kinds)
     if needed is Cell.YES:
         return "reachable", f"{figure} needs RFC 4380 alone"
-    if all(placed.client.program == "miredo" for placed in (caller, callee) if _symmetric(placed)):
+    if all(placed.client.program == "miredo" for placed in (caller, callee) if _symmetric(topology, placed)):
         # Miredo never tests for a symmetric NAT: it gets an address, which some peers can use and others cannot.
         return None
     promise = "promises nothing" if needed is Cell.NO else f"needs {needed}"
     return "unreachable", f"{figure} {promise}; {_REFUSAL}"
 
 
-def _symmetric(placed: PlacedClient) -> bool:
-    return KINDS[placed.site.nat].symmetric
+def _figure_kind(topology: Topology, placed: PlacedClient) -> str:
+    """The column of the figure for all NATs between a client and the Internet: of the one that allows least."""
+    order = list(FIGURE_1)
+    return max(
+        (figure_kind(topology.sites[name].behaviour) for name in topology.chain(placed.site_name)), key=order.index
+    )
+
+
+def _symmetric(topology: Topology, placed: PlacedClient) -> bool:
+    return any(topology.sites[name].behaviour.symmetric for name in topology.chain(placed.site_name))
 
 
 def _refused(topology: Topology, placed: PlacedClient) -> str | None:
-    """Why a server with secure qualification (RFC 4380 section 5.2.2) gives a client no address, if so."""
+    """Why a client gets no address however its NAT maps: no UDP, or secure qualification (RFC 4380 section 5.2.2)."""
+    for name in topology.chain(placed.site_name):
+        if not topology.sites[name].behaviour.udp:
+            return f"{placed.name} gets no address: the NAT of {name} lets no UDP through"
     client = placed.client
     server = topology.server_of(client)
     secrets = topology.servers[server].secrets

@@ -1,7 +1,8 @@
 """Who has which address and port: allocated, the same every time, around what the topology itself says.
 
 The documentation prefixes (RFC 5737) are the lab's public IPv4 Internet, and the benchmarking prefix (RFC 2544) takes
-what does not fit into them. Inside sites it is RFC 1918, and native IPv6 is 2001:db8::/32 (RFC 3849).
+what does not fit into them. NATs with UPnP get addresses that miniupnpd takes for public ones. Inside sites it is RFC
+1918, behind carriers RFC 6598, and native IPv6 is 2001:db8::/32 (RFC 3849).
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ from lab.topology.model import LOCAL, Site, Topology, nat_node
 CORE: Final = IPv4Address("192.0.2.1")
 """The core's own address, on each of its interfaces."""
 
+VANTAGE: Final = (CORE, IPv4Address("192.0.2.254"))
+"""The core's addresses from which it measures NATs."""
+
 SERVICES: Final = IPv4Network("192.0.2.0/24")
 SITES: Final = (IPv4Network("198.51.100.0/24"), IPv4Network("203.0.113.0/24"))
 OVERFLOW: Final = IPv4Network("198.18.0.0/15")
-PUBLIC: Final = (SERVICES, *SITES, OVERFLOW)
-PRIVATE: Final = (IPv4Network("192.168.0.0/16"), IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"))
+UPNP: Final = IPv4Network("128.66.0.0/16")
+PUBLIC: Final = (SERVICES, *SITES, OVERFLOW, UPNP)
+RFC1918: Final = (IPv4Network("192.168.0.0/16"), IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"))
+SHARED: Final = IPv4Network("100.64.0.0/10")
+PRIVATE: Final = (*RFC1918, SHARED)
 
 NATIVE: Final = IPv6Network("2001:db8::/48")
 """Each native IPv6 node has the next /64 of it: the core is ::1 there, the node ::2."""
 
 PORTS: Final = range(49152, 61000)
 """Service ports that clients get: dynamic ports (RFC 6335) below the pools that NATs fall back to."""
-
-LAN_RESERVED: Final = 3
-"""Addresses of a LAN that no client can have: the network's, the gateway's and the broadcast address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Addresses:
     lans: dict[str, IPv4Network]
     clients: dict[str, IPv4Address]
     ports: dict[str, int]
+    nats: dict[str, tuple[IPv4Address, ...]]
+    """External addresses by site, public or in another site's LAN."""
 
 
 def allocate(topology: Topology) -> Addresses:
@@ -65,22 +71,53 @@ def allocate(topology: Topology) -> Addresses:
     site_lans = lans(topology)
     clients: dict[str, IPv4Address] = {}
     ports: dict[str, int] = {}
+    nats: dict[str, tuple[IPv4Address, ...]] = {}
     for name, site in topology.sites.items():
-        clients |= _clients(site, site_lans[name])
+        inside = _inside(topology, name, site_lans[name])
+        clients |= {client: inside[client][0] for client in site.clients}
+        nats |= {nested: inside[nat_node(nested)] for nested in topology.nested(name)}
         ports |= _ports(topology.name, site)
     native = {
         name: Native(IPv6Network((int(NATIVE[0]) + (index << 64), 64)))
         for index, name in enumerate(chain(topology.servers, topology.relays, topology.hosts), start=1)
     }
-    return Addresses(_public(topology), native, site_lans, clients, ports)
+    public = _public(topology)
+    nats |= {name: public[nat_node(name)] for name, site in topology.sites.items() if site.behind is None}
+    return Addresses(public, native, site_lans, clients, ports, nats)
 
 
 def lans(topology: Topology) -> dict[str, IPv4Network]:
     """Each site's LAN: its own, or the next /24 that is nobody's own."""
     own = {site.lan for site in topology.sites.values()}
-    candidates = chain(*(islice(pool.subnets(new_prefix=24), 1, None) for pool in PRIVATE))
-    free = (lan for lan in candidates if lan not in own)
-    return {name: site.lan or next(free) for name, site in topology.sites.items()}
+
+    def free(*pools: IPv4Network) -> Iterator[IPv4Network]:
+        candidates = chain(*(islice(pool.subnets(new_prefix=24), 1, None) for pool in pools))
+        return (lan for lan in candidates if lan not in own)
+
+    homes, carriers = free(*RFC1918), free(SHARED)
+    return {
+        name: site.lan or next(carriers if topology.nested(name) else homes) for name, site in topology.sites.items()
+    }
+
+
+def vantage(topology: Topology, site_name: str, lan: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
+    """The addresses from which the node upstream of a site's NAT measures it; `lan` is the LAN in which that NAT is."""
+    return VANTAGE if topology.sites[site_name].behind is None else (gateway(lan), lan[-2])
+
+
+def guest(lan: IPv4Network) -> IPv4Address:
+    """The address in a LAN without clients of a host that measures its NAT from inside."""
+    return lan[-3]
+
+
+def reserved(topology: Topology, site_name: str, lan: IPv4Network) -> frozenset[IPv4Address]:
+    """Addresses of a site's LAN that neither clients nor other NATs can have."""
+    own = {lan[0], gateway(lan), lan[-1]}
+    if topology.nested(site_name):
+        own.add(lan[-2])
+    if not topology.sites[site_name].clients:
+        own.add(guest(lan))
+    return frozenset(own)
 
 
 def gateway(lan: IPv4Network) -> IPv4Address:
@@ -88,20 +125,36 @@ def gateway(lan: IPv4Network) -> IPv4Address:
     return lan.network_address + 1
 
 
+def inside_hosts(topology: Topology, site_name: str) -> int:
+    """How many addresses there are behind a site's NAT, as it sees them."""
+    clients = len(topology.sites[site_name].clients)
+    return (clients or 1) + sum(topology.sites[name].behaviour.addresses for name in topology.nested(site_name))
+
+
 def _public(topology: Topology) -> dict[str, tuple[IPv4Address, ...]]:
     own: dict[str, Sequence[IPv4Address] | None] = {}
     own |= {name: server.ipv4 for name, server in topology.servers.items()}
     own |= {name: (relay.ipv4,) if relay.ipv4 else None for name, relay in topology.relays.items()}
     own |= {name: None for name, host in topology.hosts.items() if host.relay == LOCAL}
-    own |= {nat_node(name): site.external for name, site in topology.sites.items()}
-    taken = {CORE, *chain.from_iterable(addresses or () for addresses in own.values())}
+    outer = {nat_node(name): site for name, site in topology.sites.items() if site.behind is None}
+    own |= {name: site.external for name, site in outer.items()}
+    taken = {*VANTAGE, *chain.from_iterable(addresses or () for addresses in own.values())}
     pairs = _free((SERVICES, OVERFLOW), 2, taken)
     services = _free((SERVICES, OVERFLOW), 1, taken)
     sites = _free((*SITES, OVERFLOW), 1, taken)
-    nats = {nat_node(name) for name in topology.sites}
+    upnp = _free((UPNP,), 1, taken)
+
+    def new(name: str) -> Iterator[IPv4Address]:
+        if name in topology.servers:
+            yield from next(pairs)
+        elif name in outer:
+            behaviour = outer[name].behaviour
+            yield from chain(*islice(upnp if behaviour.upnp else sites, behaviour.addresses))
+        else:
+            yield from next(services)
 
     def of(name: str) -> tuple[IPv4Address, ...]:
-        addresses = tuple(own[name] or next(pairs if name in topology.servers else sites if name in nats else services))
+        addresses = tuple(own[name] or new(name))
         taken.update(addresses)
         return addresses
 
@@ -117,10 +170,18 @@ def _free(pools: Sequence[IPv4Network], size: int, taken: Container[IPv4Address]
                 yield group
 
 
-def _clients(site: Site, lan: IPv4Network) -> dict[str, IPv4Address]:
-    taken = {client.ipv4 for client in site.clients.values()}
+def _inside(topology: Topology, site_name: str, lan: IPv4Network) -> dict[str, tuple[IPv4Address, ...]]:
+    """Addresses in a site's LAN, by node: of its clients, and of the NATs that are in it."""
+    site = topology.sites[site_name]
+    wanted: dict[str, tuple[int, Sequence[IPv4Address]]] = {
+        name: (1, (client.ipv4,) if client.ipv4 else ()) for name, client in site.clients.items()
+    }
+    for name in topology.nested(site_name):
+        nested = topology.sites[name]
+        wanted[nat_node(name)] = nested.behaviour.addresses, nested.external or ()
+    taken = reserved(topology, site_name, lan).union(*(own for _, own in wanted.values()))
     free = (address for address in islice(lan, 2, None) if address not in taken)
-    return {name: client.ipv4 or next(free) for name, client in site.clients.items()}
+    return {name: tuple(own) or tuple(islice(free, count)) for name, (count, own) in wanted.items()}
 
 
 def _ports(lab: str, site: Site) -> dict[str, int]:

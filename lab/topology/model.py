@@ -6,13 +6,14 @@ messages say that; the JSON Schema shows them in editors. What must hold between
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from lab.nat.kinds import KINDS
+from lab.nat.kinds import NAMES, Collision, Engine, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.plan import Verdict
 
 LOCAL: Final = "local"
@@ -95,24 +96,107 @@ class Client(Options):
     secret: Secret | None = Field(default=None, description="the secret that the client shares with its server")
 
 
+class Nat(Options):
+    """What a NAT does: a kind by its name, or the point of RFC 4787's space itself, or a kind with changes.
+
+    What is not said is the kind's, and without a kind that of a port-restricted NAT. ``cone`` means ``{kind: cone}``.
+    """
+
+    kind: str | None = Field(
+        default=None, description=f"a kind of NAT: {', '.join(NAMES)}", json_schema_extra={"enum": list(NAMES)}
+    )
+    mapping: Mapping | None = Field(
+        default=None,
+        description="EIM, ADM or APDM: for which remote endpoints a mapping is kept (RFC 4787)",
+    )
+    filtering: Filtering | None = Field(
+        default=None, description="EIF, ADF or APDF: from which remote endpoints packets come in (RFC 4787)"
+    )
+    ports: PortChoice | None = Field(
+        default=None, description="preserving, random or sequential: how external ports are chosen"
+    )
+    delta: int | None = Field(
+        default=None, ge=1, le=16, description="what is added to the last external port, for sequential ports, 1 to 16"
+    )
+    collision: Collision | None = Field(
+        default=None,
+        description="another or overload: whether a second host that wants a port gets another or shares it",
+    )
+    hairpin: bool | None = Field(
+        default=None, description="true or false: whether inside hosts reach each other by external addresses"
+    )
+    addresses: int | None = Field(
+        default=None, ge=1, le=16, description="the number of the NAT's external addresses, 1 to 16"
+    )
+    pooling: Pooling | None = Field(
+        default=None, description="paired or arbitrary: whether an inside host keeps to one of the external addresses"
+    )
+    udp_timeout: int | None = Field(
+        default=None, ge=1, le=3600, description="seconds that an idle UDP mapping lives, 1 to 3600"
+    )
+    udp_timeout_new: int | None = Field(
+        default=None, ge=1, le=3600, description="seconds that an idle mapping lives before its first answer, 1 to 3600"
+    )
+    inbound_refresh: bool | None = Field(
+        default=None, description="true or false: whether packets from outside prolong a mapping as well"
+    )
+    icmp_errors: bool | None = Field(
+        default=None,
+        description="true or false: whether ICMP errors about mapped packets are let through, translated",
+    )
+    upnp: bool | None = Field(
+        default=None, description="true or false: whether inside hosts may open ports by UPnP, NAT-PMP and PCP"
+    )
+    udp: bool | None = Field(default=None, description="true or false: whether UDP passes at all")
+    engine: Engine | None = Field(
+        default=None, description="iptables or nftables; by default iptables where it can do all of this exactly"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_is_kind(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @property
+    def behaviour(self) -> NatBehaviour:
+        """The point that is meant. Raises KeyError for an unknown kind."""
+        base = NAMES[self.kind] if self.kind is not None else NatBehaviour()
+        given = self.model_dump(exclude={"kind", "engine"}, exclude_none=True)
+        if "udp_timeout" in given:
+            given = {"udp_timeout_new": None} | given
+        return dataclasses.replace(base, **given)
+
+    @property
+    def name(self) -> str:
+        """The kind, or what a NAT without one is called. Raises KeyError for an unknown kind."""
+        return self.kind or self.behaviour.point
+
+
 class Site(Options):
     """A NAT and the clients behind it."""
 
-    nat: str = Field(
-        default="port_restricted",
-        description=f"a kind of NAT: {', '.join(KINDS)}",
-        json_schema_extra={"enum": list(KINDS)},
+    nat: Nat = Field(
+        default=Nat(kind="port_restricted"),
+        description=f"a kind of NAT ({', '.join(NAMES)}), or a mapping of what it does",
     )
-    udp_timeout: int = Field(
-        default=120, ge=1, le=3600, description="seconds that an idle UDP mapping lives, 1 to 3600"
+    behind: Name | None = Field(
+        default=None, description="the name of the site in whose LAN this one's NAT is; the Internet by default"
     )
-    external: tuple[IPv4Address] | None = Field(
-        default=None, description="a list of one public IPv4 address, the NAT's external one"
+    external: tuple[IPv4Address, ...] | None = Field(
+        default=None, min_length=1, max_length=16, description="a list of the NAT's external IPv4 addresses"
     )
     lan: IPv4Network | None = Field(
         default=None, description="the prefix of the site's LAN, for example 192.168.1.0/24"
     )
     clients: dict[Name, Client] = Field(default={}, description="client names, each with its options")
+
+    @property
+    def behaviour(self) -> NatBehaviour:
+        """What the NAT does, with as many addresses as `external` has. Raises KeyError for an unknown kind."""
+        behaviour = self.nat.behaviour
+        if self.external is None or self.nat.addresses is not None:
+            return behaviour
+        return dataclasses.replace(behaviour, addresses=len(self.external))
 
 
 class Expect(Options):
@@ -173,6 +257,19 @@ class Topology(Options):
     def relay_of(self, host: Host) -> str | None:
         """The name of the relay that serves a host, `LOCAL`, or None when the lab has no relay."""
         return host.relay or next(iter(self.relaying), None)
+
+    def chain(self, site_name: str) -> tuple[str, ...]:
+        """The sites whose NATs a packet to the Internet passes, from this one outward."""
+        chain: list[str] = []
+        name: str | None = site_name
+        while name is not None and name not in chain:
+            chain.append(name)
+            name = self.sites[name].behind
+        return tuple(chain)
+
+    def nested(self, site_name: str) -> tuple[str, ...]:
+        """The sites whose NATs are in a site's LAN."""
+        return tuple(name for name, site in self.sites.items() if site.behind == site_name)
 
     def server_of(self, client: Client) -> str:
         """The name of a client's server."""

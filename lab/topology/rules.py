@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
-from itertools import chain
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from lab.nat.kinds import KINDS
-from lab.nat.matrix import NAT_KINDS
-from lab.topology.addressing import CORE, LAN_RESERVED, PRIVATE, PUBLIC, gateway, lans
+from lab.nat.engines import choose
+from lab.nat.kinds import NAMES, Collision, PortChoice
+from lab.nat.setup import UnsupportedError
+from lab.topology.addressing import PRIVATE, PUBLIC, UPNP, VANTAGE, inside_hosts, lans, reserved
 from lab.topology.document import Loc
-from lab.topology.model import LOCAL, PlacedClient, Topology, nat_node
+from lab.topology.model import LOCAL, Nat, PlacedClient, Site, Topology, nat_node
 from lab.topology.wording import unknown
 
 INTERNET: Final = "internet"
 """The node that is the core of the lab."""
 
-LAN_CLIENTS: Final = 1022
-"""A Linux bridge has 1023 ports (BR_PORT_BITS), and one is the NAT's own."""
+LAN_NODES: Final = 1022
+"""A Linux bridge has 1023 ports (BR_PORT_BITS); one is for a host that measures the NAT."""
+
+SMALLEST_LAN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,19 @@ class Finding:
 
 def findings(topology: Topology) -> Iterator[Finding]:
     """Everything wrong with a topology whose options are well-formed, each by itself."""
-    return chain(
-        _names(topology),
-        _references(topology),
-        _kinds(topology),
-        _public_addresses(topology),
-        _lans(topology),
-        _ports(topology),
-        _programs(topology),
-        _secrets(topology),
-        _checks(topology),
-    )
+    foundations = [*_names(topology), *_references(topology), *_nesting(topology)]
+    yield from foundations
+    yield from _programs(topology)
+    yield from _secrets(topology)
+    yield from _checks(topology)
+    kinds = list(_kinds(topology))
+    yield from kinds
+    if not kinds and not any(finding.loc[-1] == "behind" for finding in foundations):
+        yield from _external_counts(topology)
+        yield from _engines(topology)
+        yield from _public_addresses(topology)
+        yield from _lans(topology)
+        yield from _ports(topology)
 
 
 def _unknown(loc: Loc, what: str, word: str, known: Collection[str]) -> Finding:
@@ -92,17 +96,77 @@ def _references(topology: Topology) -> Iterator[Finding]:
         server = placed.client.server
         if server is not None and server not in topology.servers:
             yield _unknown(_client(placed, "server"), "server", server, topology.servers)
+    for name, site in topology.sites.items():
+        if site.behind is not None and site.behind not in topology.sites:
+            yield _unknown(("sites", name, "behind"), "site", site.behind, topology.sites)
+
+
+def _nesting(topology: Topology) -> Iterator[Finding]:
+    """No NAT is behind itself. Where a name is unknown, `_references` has said so."""
+    for name in topology.sites:
+        outer, passed = name, [name]
+        while (behind := topology.sites[outer].behind) in topology.sites:
+            outer = behind
+            if outer in passed:
+                break
+            passed.append(outer)
+        if behind == name:
+            round_ = " behind ".join((*passed, name))
+            yield Finding(("sites", name, "behind"), f"this goes round: {round_}", "have one of them on the Internet")
 
 
 def _kinds(topology: Topology) -> Iterator[Finding]:
     for name, site in topology.sites.items():
-        loc = ("sites", name, "nat")
-        if site.nat in KINDS:
-            continue
-        if site.nat in NAT_KINDS:
-            yield Finding(loc, f"NAT kind {site.nat!r} is not built yet", f"take one of {', '.join(KINDS)}")
+        nat, loc = site.nat, ("sites", name, "nat")
+        if nat.kind is not None and nat.kind not in NAMES:
+            yield _unknown((*loc, "kind"), "NAT kind", nat.kind, NAMES)
         else:
-            yield _unknown(loc, "NAT kind", site.nat, KINDS)
+            yield from _contradictions(nat, loc)
+
+
+def _contradictions(nat: Nat, loc: Loc) -> Iterator[Finding]:
+    """Options of one NAT that do not go with its kind, or with each other."""
+    behaviour = nat.behaviour
+    for option in ("mapping", "filtering", *(("ports",) if behaviour.symmetric else ())):
+        given = getattr(nat, option)
+        if nat.kind is not None and given is not None and given != getattr(NAMES[nat.kind], option):
+            what = f"{nat.kind} has {option} {getattr(NAMES[nat.kind], option)}, not {given}"
+            yield Finding((*loc, option), what, f"leave out kind, or {option}")
+    preserving = behaviour.ports is PortChoice.PRESERVING
+    if nat.delta is not None and behaviour.ports is not PortChoice.SEQUENTIAL:
+        yield Finding((*loc, "delta"), f"{behaviour.ports} ports have no delta", "take ports: sequential")
+    if nat.collision is not None and not preserving:
+        yield Finding((*loc, "collision"), f"{behaviour.ports} ports cannot collide", "take ports: preserving")
+    if nat.collision is Collision.OVERLOAD and preserving and behaviour.point != "EIM+APDF":
+        what = f"who shares a port cannot be told apart by {behaviour.point}"
+        yield Finding((*loc, "collision"), what, "take mapping: EIM and filtering: APDF, or collision: another")
+    if nat.udp_timeout_new is not None and nat.udp_timeout_new > behaviour.udp_timeout:
+        what = f"a new mapping cannot live longer than an established one, {behaviour.udp_timeout} s"
+        yield Finding((*loc, "udp_timeout_new"), what, "take no more than udp_timeout")
+
+
+def _external_counts(topology: Topology) -> Iterator[Finding]:
+    for name, site in topology.sites.items():
+        loc: Loc = ("sites", name, "external")
+        count, wanted = len(site.external or ()), site.nat.addresses
+        if site.external is not None and wanted is not None and wanted != count:
+            yield Finding(loc, f"there are {count} addresses for {wanted}", "leave out addresses, or write all of them")
+        elif site.nat.kind == "addr_symmetric" and site.behaviour.addresses < 2:
+            loc = ("sites", name, "nat", "addresses") if site.external is None else loc
+            yield Finding(loc, "addr_symmetric needs several external addresses", "take two or more")
+
+
+def _engines(topology: Topology) -> Iterator[Finding]:
+    for name, site in topology.sites.items():
+        try:
+            choose(site.behaviour, inside_hosts(topology, name), site.nat.engine)
+        except UnsupportedError as error:
+            option = "kind" if site.nat.engine is None else "engine"
+            remedy = "change what the NAT does" if site.nat.engine is None else "leave out engine, or change the NAT"
+            yield Finding(("sites", name, "nat", option), str(error), remedy)
+        if site.behaviour.upnp and site.behind is not None:
+            what = "miniupnpd does not open ports of an address that is private itself"
+            yield Finding(("sites", name, "nat"), what, "take upnp: false, or have this NAT on the Internet")
 
 
 def _public_addresses(topology: Topology) -> Iterator[Finding]:
@@ -111,10 +175,13 @@ def _public_addresses(topology: Topology) -> Iterator[Finding]:
         own += ((address, ("servers", name, "ipv4", index)) for index, address in enumerate(server.ipv4 or ()))
     own += ((relay.ipv4, ("relays", name, "ipv4")) for name, relay in topology.relays.items() if relay.ipv4)
     for name, site in topology.sites.items():
-        own += ((address, ("sites", name, "external", index)) for index, address in enumerate(site.external or ()))
+        externals = _externals(name, site)
+        if site.behind is None:
+            own += externals
+            yield from _upnp_addresses(site, externals)
     seen: dict[IPv4Address, Loc] = {}
     for address, loc in own:
-        if address == CORE:
+        if address in VANTAGE:
             yield Finding(loc, f"{address} is the address of the lab's core", "take another one")
         elif not any(address in pool for pool in PUBLIC):
             pools = ", ".join(map(str, PUBLIC))
@@ -124,31 +191,67 @@ def _public_addresses(topology: Topology) -> Iterator[Finding]:
         seen.setdefault(address, loc)
 
 
+def _upnp_addresses(site: Site, externals: list[tuple[IPv4Address, Loc]]) -> Iterator[Finding]:
+    if site.behaviour.upnp:
+        for address, loc in externals:
+            if address not in UPNP:
+                yield Finding(loc, f"miniupnpd does not take {address} for a public address", f"take one of {UPNP}")
+
+
 def _lans(topology: Topology) -> Iterator[Finding]:
-    for name, lan in lans(topology).items():
-        site = topology.sites[name]
-        loc: Loc = ("sites", name, "lan")
-        count, room = len(site.clients), max(0, lan.num_addresses - LAN_RESERVED)
-        if not any(lan.subnet_of(pool) for pool in PRIVATE):
-            yield Finding(loc, f"{lan} is not private (RFC 1918)", f"take a part of {', '.join(map(str, PRIVATE))}")
-        elif count > LAN_CLIENTS:
-            loc = ("sites", name, "clients")
-            yield Finding(loc, f"{count} clients are more than a bridge's {LAN_CLIENTS}", "move some to another site")
-        elif count > room:
-            yield Finding(loc, f"{count} clients do not fit into {lan}", "give the site a larger lan: 10.0.0.0/16")
-        seen: dict[IPv4Address, Loc] = {}
-        for client_name, client in site.clients.items():
-            address, loc = client.ipv4, ("sites", name, "clients", client_name, "ipv4")
-            if address is None:
-                continue
-            if address not in lan:
-                yield Finding(loc, f"{address} is outside of the site's LAN", f"take an address of {lan}")
-            elif address in (lan.network_address, gateway(lan), lan.broadcast_address):
-                what = f"{address} is the network, gateway or broadcast address of {lan}"
-                yield Finding(loc, what, "take another one")
-            elif address in seen:
-                yield Finding(loc, f"{address} is used twice", "take another one", seen[address])
-            seen.setdefault(address, loc)
+    prefixes = lans(topology)
+    for name, lan in prefixes.items():
+        yield from _lan(topology, name, lan)
+        for outer in topology.chain(name)[1:]:
+            if lan.overlaps(prefixes[outer]):
+                what = f"{lan} overlaps with {prefixes[outer]}, the LAN of {outer}, behind whose NAT this one's is"
+                yield Finding(("sites", name, "lan"), what, "take another prefix", ("sites", outer, "lan"))
+
+
+def _lan(topology: Topology, name: str, lan: IPv4Network) -> Iterator[Finding]:
+    site = topology.sites[name]
+    loc: Loc = ("sites", name, "lan")
+    if not any(lan.subnet_of(pool) for pool in PRIVATE):
+        what = f"{lan} is not private (RFC 1918, RFC 6598)"
+        yield Finding(loc, what, f"take a part of {', '.join(map(str, PRIVATE))}")
+    if lan.num_addresses < SMALLEST_LAN:
+        yield Finding(loc, f"{lan} has no room for a LAN", "take a larger prefix: 192.168.1.0/24")
+        return
+    own = _lan_members(topology, name)
+    taken = reserved(topology, name, lan)
+    count, room = sum(count for count, _ in own), max(0, lan.num_addresses - len(taken))
+    if len(own) > LAN_NODES:
+        what = f"{len(own)} clients and NATs are more than a bridge's {LAN_NODES}"
+        yield Finding(("sites", name, "clients"), what, "move some to another site")
+    elif count > room:
+        members = f"{len(site.clients)} clients" if count == len(site.clients) else f"{count} addresses"
+        yield Finding(loc, f"{members} do not fit into {lan}", "give the site a larger lan: 10.0.0.0/16")
+    seen: dict[IPv4Address, Loc] = {}
+    for address, loc in (written for _, addresses in own for written in addresses):
+        if address not in lan:
+            yield Finding(loc, f"{address} is outside of the site's LAN", f"take an address of {lan}")
+        elif address in taken:
+            spare = "network, gateway or broadcast address"
+            what = f"{address} is the {spare} of {lan}" if address in (lan[0], lan[1], lan[-1]) else ""
+            yield Finding(loc, what or f"{address} is where the lab measures the NAT from", "take another one")
+        elif address in seen:
+            yield Finding(loc, f"{address} is used twice", "take another one", seen[address])
+        seen.setdefault(address, loc)
+
+
+def _lan_members(topology: Topology, name: str) -> list[tuple[int, list[tuple[IPv4Address, Loc]]]]:
+    """For each node in a site's LAN how many addresses it has there, and those that are written down."""
+    members: list[tuple[int, list[tuple[IPv4Address, Loc]]]] = []
+    for client_name, client in topology.sites[name].clients.items():
+        members.append((1, [(client.ipv4, ("sites", name, "clients", client_name, "ipv4"))] if client.ipv4 else []))
+    for nested in topology.nested(name):
+        site = topology.sites[nested]
+        members.append((site.behaviour.addresses, _externals(nested, site)))
+    return members
+
+
+def _externals(name: str, site: Site) -> list[tuple[IPv4Address, Loc]]:
+    return [(address, ("sites", name, "external", index)) for index, address in enumerate(site.external or ())]
 
 
 def _ports(topology: Topology) -> Iterator[Finding]:

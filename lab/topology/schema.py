@@ -15,8 +15,10 @@ def schema_text() -> str:
     """The schema as JSON text."""
     schema = Topology.model_json_schema()
     for definition in (schema, *schema["$defs"].values()):
-        for name, option in definition["properties"].items():
+        for name, option in definition.get("properties", {}).items():
             definition["properties"][name] = _or_nothing(option)
+    nat = schema["$defs"]["Nat"]
+    schema["$defs"]["Nat"] = {"anyOf": [nat["properties"]["kind"]["anyOf"][0], nat]}  # its name alone will do
     return (
         json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2, ensure_ascii=False)
         + "\n"
