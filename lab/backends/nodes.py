@@ -25,6 +25,9 @@ _log = logging.getLogger("supervisor")
 _SETTLED = ("running", "qualified", "dormant", "off-line", "left out", "failed")
 """States in which a program stays, from good to bad; a node's state is the worst of its programs'."""
 
+_NAT = "nat"
+"""What a NAT's state stands under among the reports of programs."""
+
 _SHUTDOWN_TIMEOUT = 1.0
 
 
@@ -80,7 +83,9 @@ class Nodes:
         for name, node in self.by_name.items():
             self._lab.node_directory(name).mkdir(parents=True)
             node.reports = {program.kind: ("starting", None) for program in node.plan.programs}
-            if not node.plan.programs:
+            if node.plan.nat is not None:
+                node.reports[_NAT] = ("starting", None)
+            elif not node.plan.programs:
                 node.reports["kernel"] = ("running", None)
         self._write_hosts()
 
@@ -137,6 +142,11 @@ class Nodes:
             self.took("settled")
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def found(self, name: str, problem: str | None) -> None:
+        """Note what a measurement of a NAT has found."""
+        state = ("running", None) if problem is None else ("failed", f"not what the topology says: {problem}")
+        self._report(self.by_name[name], _NAT, *state)
 
     @property
     def changed(self) -> asyncio.Event:

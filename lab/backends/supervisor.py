@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lab import unix
-from lab.backends import linux
+from lab.backends import linux, nats
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
 from lab.backends.wiring import load_firewalls, wire
@@ -33,7 +33,7 @@ from lab.state import Lab
 
 _log = logging.getLogger("supervisor")
 
-_START_ORDER = ({"server"}, {"relay", "host"}, {"client"})
+_START_ORDER = ({"server"}, {"relay", "host", "nat"}, {"client"})
 _START_TIMEOUT = 10.0
 _OPEN_FILES = 65536
 
@@ -136,7 +136,10 @@ class Supervisor:
 
     async def _start_programs(self, tell: Tell) -> None:
         """Servers first, since clients ask them at once, then relays and hosts, then clients."""
+        measured = asyncio.create_task(self._measure_nats(tell))
         for roles in _START_ORDER:
+            if roles == {"client"}:
+                await measured  # alone: the clients' own packets would be in the way
             nodes = [node for node in self._nodes.by_name.values() if node.plan.role in roles and node.plan.programs]
             for done, node in enumerate(nodes, 1):
                 self._nodes.start(node)
@@ -147,6 +150,13 @@ class Supervisor:
                         await self._nodes.settled(nodes)
         self._nodes.took("programs started")
         tell({"event": "up"})
+
+    async def _measure_nats(self, tell: Tell) -> None:
+        async def send(answer: dict[str, Any]) -> None:
+            tell(_progress("NATs measured", answer["done"], answer["total"]))
+
+        await nats.measure(self._plan, self._nodes, {}, send)
+        self._nodes.took("NATs measured")
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One command of one client: JSON lines, the last of them `end`."""
@@ -169,6 +179,9 @@ class Supervisor:
                         await changed.wait()
                 case "check":
                     await self._check(send, request)
+                case "nat":
+                    if not await nats.measure(self._plan, self._nodes, request, send):
+                        await send({"problem": f"the measurement failed; see {self._lab.supervisor_log}"})
                 case command:
                     await send({"problem": f"unknown command {command!r}"})
             await send({"event": "end"})

@@ -83,9 +83,9 @@ class _Check:
                 control = self._view.lab.control(node.name)
                 with contextlib.suppress(OSError):  # it is not running, and remembers nothing
                     ask(control, " ".join(["forget-peers", *kept_clients]))
-            if node.role == "nat" and node.firewall is not None and node.site not in self._miredo_sites:
+            if node.nat is not None and node.firewall is not None and node.site not in self._miredo_sites:
                 with self._enter(node.name):
-                    forget_remotes(node.firewall, self._kept)
+                    forget_remotes(node.nat.setup.behaviour, node.firewall, self._kept)
 
     async def phase(self, expectations: list[Expectation], total: int) -> None:
         """Probe pairs side by side; no two of them share both ends."""

@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Set
+import json
+import subprocess
+from collections.abc import Iterator, Set
+from typing import Any
 
 from pyroute2 import IPSet
 from pyroute2.conntrack import Conntrack
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab.nat.kinds import Filtering, Mapping, NatBehaviour, PortChoice
+from lab.nat.nftables import TABLE
 from lab.plan import Firewall
 
-_REMOTE_SETS = re.compile(r"^create (seen_\S+)", re.MULTILINE)
+_UDP = 17
 
 
-def forget_remotes(firewall: Firewall, keep: Set[str]) -> None:
+def forget_remotes(behaviour: NatBehaviour, firewall: Firewall, keep: Set[str]) -> None:
     """Forget every UDP flow but those with the remote addresses in `keep`, and whom the inside has talked to.
 
     Mappings stay: this makes the paths between clients cold again without touching the clients' addresses.
     """
     with Conntrack() as table:
         for entry in list(table.dump_entries()):
-            if entry.tuple_orig.proto == 17 and not keep & {entry.tuple_orig.daddr, entry.tuple_orig.saddr}:
+            if entry.tuple_orig.proto == _UDP and not keep & {entry.tuple_orig.daddr, entry.tuple_orig.saddr}:
                 try:
                     table.entry("del", tuple_orig=entry.tuple_orig)
                 except NetlinkError:  # it ended by itself meanwhile
                     continue
-    with IPSet() as sets:
-        for name in _REMOTE_SETS.findall(firewall.ipset):
-            sets.flush(name)
+    if firewall.nftables and not firewall.iptables:
+        _forget_elements(behaviour, keep)
+    elif "create seen " in firewall.ipset:
+        with IPSet() as sets:
+            sets.flush("seen")
+
+
+def _forget_elements(behaviour: NatBehaviour, keep: Set[str]) -> None:
+    """The same for the maps of nftables, in which the third part of a key is a remote address if there is one."""
+    names = ["permitted"] if behaviour.filtering is not Filtering.EIF else []
+    if behaviour.mapping is not Mapping.EIM:
+        kept = range(behaviour.addresses) if behaviour.ports is PortChoice.PRESERVING else ()
+        names += ["mapped", *(f"kept{index}" for index in kept)]
+    commands = [
+        f"delete element ip {TABLE} {name} {{ {' . '.join(map(str, key))} }}\n"
+        for name in names
+        for key in _keys(name)
+        if key[2] not in keep
+    ]
+    if commands and not _nft("".join(commands)):
+        for command in commands:  # one of them has ended by itself meanwhile
+            _nft(command)
+
+
+def _nft(text: str) -> bool:
+    return subprocess.run(("nft", "-f", "-"), input=text, text=True, capture_output=True, check=False).returncode == 0
+
+
+def _keys(name: str) -> Iterator[list[Any]]:
+    kind = "map" if name == "mapped" else "set"
+    listing = subprocess.run(
+        ("nft", "-j", "list", kind, "ip", TABLE, name), capture_output=True, text=True, check=False
+    )
+    for item in json.loads(listing.stdout or '{"nftables": []}')["nftables"]:
+        for element in item.get(kind, {}).get("elem", ()):
+            key = element[0] if kind == "map" else element
+            yield key["elem"]["val"]["concat"] if "elem" in key else key["concat"]

@@ -18,6 +18,8 @@ from lab.nat.kinds import Collision, Engine, Filtering, Mapping, NatBehaviour, P
 from lab.nat.setup import FIRST_PORT, LAST_PORT, POOL, NatSetup, UnsupportedError
 from lab.plan import Firewall, udp_timeouts
 
+TABLE: Final = "nat_lab"
+
 PORTS: Final = 2048
 """External ports that a NAT draws from before it begins anew."""
 
@@ -91,7 +93,7 @@ class _Ruleset:
 
     def text(self) -> str:
         """The whole table, which replaces the one before."""
-        lines = ["table ip nat_lab", "delete table ip nat_lab", "table ip nat_lab {"]
+        lines = [f"table ip {TABLE}", f"delete table ip {TABLE}", f"table ip {TABLE} {{"]
         lines += [f"  {line}" for line in self._memory()]
         for name, rules in self._chains():
             lines += [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
