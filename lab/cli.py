@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from lab import state
+from lab.cli_nat import app as nat_app
 from lab.cli_teredo import app as teredo_app
+from lab.console import BAD_INPUT, FAILED, MACHINE, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.plan import Plan
 from lab.state import Lab, StateError, node_facts
+from lab.topology.changes import pinned
 from lab.topology.load import TopologyError, load
+from lab.topology.model import Topology
 
-OK, FAILED, BAD_INPUT, MACHINE = 0, 1, 2, 3
 SETTLE_TIMEOUT = 40.0
 
 app = typer.Typer(
@@ -37,38 +36,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(teredo_app, name="teredo")
-
-err = Console(stderr=True)
-out = Console()
+app.add_typer(nat_app, name="nat")
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
-Name = Annotated[
-    str | None, typer.Option("--name", "-n", help="The lab's name, where several run.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}
 DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
 
 
-def fail(code: int, message: object) -> NoReturn:
-    """Print an error and leave."""
-    err.print(f"teredo-lab: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def the_lab(name: str | None) -> Lab:
-    """The lab of that name, or the only one that runs."""
-    if name is not None:
-        return Lab(name)
-    running = state.labs()
-    if len(running) == 1:
-        return running[0]
-    if not running:
-        fail(BAD_INPUT, "no lab is running: start one with `teredo-lab up`")
-    fail(BAD_INPUT, f"several labs are running, say which with --name: {', '.join(lab.name for lab in running)}")
-
-
-def read(file: Path, name: str | None) -> Plan:
+def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
     """Load and plan a topology, or leave with its errors."""
     from lab.planner import plan  # noqa: PLC0415 - only some commands plan
 
@@ -77,23 +52,7 @@ def read(file: Path, name: str | None) -> Plan:
     except TopologyError as error:
         fail(BAD_INPUT, error)
     planned = plan(topology)
-    return planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
-
-
-@contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Any]:
-    """A function that shows reports of progress on standard error."""
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(report: dict[str, Any]) -> None:
-            what = report["what"]
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=report["total"])
-            bar.update(tasks[what], completed=report["done"], total=report["total"])
-
-        yield show
+    return topology, planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
 
 
 def _version(wanted: bool) -> None:
@@ -126,18 +85,21 @@ def up(
     """
     if backend != "netns":
         fail(BAD_INPUT, f"there is no backend {backend!r}; there is netns")
-    plan = read(file, name)
+    topology, plan = read(file, name)
     lab = Lab(plan.name)
     with state.starting():
         if recreate:
             lab.down()
         if lab.pid() is None:
-            _launch(plan, lab, quiet=as_json)
+            _launch(topology, plan, lab, quiet=as_json)
         elif not lab.plan_file.exists() or Plan.model_validate_json(lab.plan_file.read_bytes()) != plan:
             fail(
                 BAD_INPUT,
                 f"lab {lab.name!r} is up with another topology: `teredo-lab down -n {lab.name}`, or --recreate",
             )
+        else:
+            for _ in lab.ask("nat"):  # it may have been tampered with since
+                pass
     settled = _settle(lab, quiet=as_json)
     status = lab.ask_once("status")
     if not (as_json and check):
@@ -153,7 +115,7 @@ def up(
         raise typer.Exit(FAILED)
 
 
-def _launch(plan: Plan, lab: Lab, *, quiet: bool) -> None:
+def _launch(topology: Topology, plan: Plan, lab: Lab, *, quiet: bool) -> None:
     from lab.backends import netns  # noqa: PLC0415 - slow to import, and only used here
 
     try:
@@ -172,6 +134,7 @@ def _launch(plan: Plan, lab: Lab, *, quiet: bool) -> None:
         if report["event"] == "failed":
             fail(FAILED, f"{report['why']}\nlog: {report['log']}")
         lab.plan_file.write_text(plan.model_dump_json())
+        lab.topology_file.write_text(pinned(topology).model_dump_json(by_alias=True))
     except StateError as error:
         fail(FAILED, error)
     except KeyboardInterrupt:
@@ -358,7 +321,7 @@ def logs(
 @app.command("plan")
 def plan_(file: TopologyFile = DEFAULT_TOPOLOGY, name: Name = None) -> None:
     """Print the plan of a topology as JSON: every address, route, firewall line and program. Makes nothing."""
-    print(read(file, name).model_dump_json(indent=2))
+    print(read(file, name)[1].model_dump_json(indent=2))
 
 
 @app.command()

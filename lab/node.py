@@ -7,6 +7,7 @@ container: there is no second copy of this logic. It expects the node's interfac
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.conntrack import Conntrack
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.plan import Firewall, Interface, NodePlan, Route
@@ -49,7 +51,7 @@ def configure(node: NodePlan) -> None:
             for interface in node.interfaces:
                 indexes[interface.name] = _interface(ip, interface)
             for route in node.routes:
-                _route(ip, route, indexes)
+                _route(ip, "add", route, indexes)
             for rule in node.rules:
                 ip.rule("add", family=socket.AF_INET6, src=rule.source, table=rule.table)
     except (NetlinkError, OSError) as error:
@@ -61,13 +63,17 @@ def _interface(ip: IPRoute, interface: Interface) -> int:
     if not interface.ipv6:
         Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1")
     for address in interface.addresses:
-        parsed = ipaddress.ip_interface(address)
-        ip.addr("add", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+        _address(ip, "add", index, address)
     ip.link("set", index=index, mtu=interface.mtu, state="up")
     return index
 
 
-def _route(ip: IPRoute, route: Route, indexes: dict[str, int]) -> None:
+def _address(ip: IPRoute, change: str, index: int, address: str) -> None:
+    parsed = ipaddress.ip_interface(address)
+    ip.addr(change, index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
+
+
+def _route(ip: IPRoute, change: str, route: Route, indexes: dict[str, int]) -> None:
     network = ipaddress.ip_network(route.destination)
     options: dict[str, Any] = {
         "dst": route.destination,
@@ -81,13 +87,49 @@ def _route(ip: IPRoute, route: Route, indexes: dict[str, int]) -> None:
         options["gateway"] = route.via
     elif route.kind == "unicast" and network.version == 4:
         options["scope"] = _SCOPE_LINK
-    ip.route("add", **options)
+    ip.route(change, **options)
 
 
 def apply_firewall(node: str, firewall: Firewall) -> None:
     """Load a firewall into a node that has none, then the sysctls that come with it. Raises NodeError."""
     _load(node, firewall)
     apply_sysctls(node, firewall.sysctls)
+
+
+def remove_firewall(node: str, firewall: Firewall) -> None:
+    """Take a firewall's rules away, and what they have remembered with them. Raises NodeError."""
+    sets = [line.split()[1] for line in firewall.ipset.splitlines() if line.startswith("create ")]
+    tables = re.findall(r"^table (\w+ \w+) {$", firewall.nftables, re.MULTILINE)
+    nothing = Firewall(
+        engine=firewall.engine,
+        iptables=re.sub(r"^(:(?!\S+ ACCEPT)|-A).*\n", "", firewall.iptables, flags=re.MULTILINE),
+        nftables="".join(f"table {table}\ndelete table {table}\n" for table in tables),
+    )
+    _load(node, nothing)
+    _load(node, Firewall(engine=firewall.engine, ipset="".join(f"destroy {name}\n" for name in sets)))
+    with Conntrack() as flows:
+        flows.flush()
+
+
+def reconfigure(old: NodePlan, new: NodePlan) -> None:
+    """Change a running node's addresses and routes to what a new plan says. Its interfaces stay. Raises NodeError."""
+    try:
+        with IPRoute() as ip:
+            indexes = {interface.name: socket.if_nametoindex(interface.name) for interface in new.interfaces}
+            before = {interface.name: interface.addresses for interface in old.interfaces}
+            for route in set(old.routes) - set(new.routes):
+                _route(ip, "del", route, indexes)
+            for interface in new.interfaces:
+                had = before[interface.name]
+                changes = [("add", address) for address in interface.addresses if address not in had]
+                changes += [("del", address) for address in had if address not in interface.addresses]
+                for change, address in changes:
+                    _address(ip, change, indexes[interface.name], address)
+            for route in new.routes:  # also those that went with an address
+                if route not in old.routes or route.via is not None:
+                    _route(ip, "replace", route, indexes)
+    except (NetlinkError, OSError) as error:
+        raise NodeError(f"{new.name}: the kernel refused a change of its addresses or routes: {error}") from error
 
 
 def _load(name: str, firewall: Firewall) -> None:

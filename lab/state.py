@@ -68,6 +68,11 @@ class Lab:
         return self.directory / "plan.json"
 
     @property
+    def topology_file(self) -> Path:
+        """The topology as it runs, as JSON, with every address written down."""
+        return self.directory / "topology.json"
+
+    @property
     def hosts_file(self) -> Path:
         return self.directory / "hosts"
 

@@ -25,8 +25,8 @@ _log = logging.getLogger("supervisor")
 _SETTLED = ("running", "qualified", "dormant", "off-line", "left out", "failed")
 """States in which a program stays, from good to bad; a node's state is the worst of its programs'."""
 
-_NAT = "nat"
-"""What a NAT's state stands under among the reports of programs."""
+_NAT, _KERNEL = "nat", "kernel"
+"""What the states of nodes without programs stand under among the reports of programs."""
 
 _SHUTDOWN_TIMEOUT = 1.0
 
@@ -84,9 +84,9 @@ class Nodes:
             self._lab.node_directory(name).mkdir(parents=True)
             node.reports = {program.kind: ("starting", None) for program in node.plan.programs}
             if node.plan.nat is not None:
-                node.reports[_NAT] = ("starting", None)
+                node.reports[_NAT] = ("measuring", None)
             elif not node.plan.programs:
-                node.reports["kernel"] = ("running", None)
+                node.reports[_KERNEL] = ("running", None)
         self._write_hosts()
 
     def start(self, node: Node) -> None:
@@ -97,6 +97,19 @@ class Nodes:
                 self._report(node, program.kind, "left out", why)
             else:
                 self._spawn(node, program)
+
+    def replace(self, plan: NodePlan) -> None:
+        """Go on with another plan of a node; programs that come with a NAT start anew."""
+        node = self.by_name[plan.name]
+        node.plan = plan
+        node.addresses = addresses_of(plan, 6) + addresses_of(plan, 4)
+        pids, node.pids = node.pids, {}  # so that nobody calls their end a failure
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        kept = {kind: report for kind, report in node.reports.items() if kind in (_NAT, _KERNEL)}
+        node.reports = kept | {program.kind: ("starting", None) for program in plan.programs}
+        self.start(node)
 
     def _spawn(self, node: Node, program: Program) -> None:
         name = node.plan.name

@@ -36,6 +36,8 @@ _log = logging.getLogger("supervisor")
 _START_ORDER = ({"server"}, {"relay", "host", "nat"}, {"client"})
 _START_TIMEOUT = 10.0
 _OPEN_FILES = 65536
+_REQUEST = 1 << 26
+"""The longest request in bytes: it may hold a plan."""
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -127,7 +129,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGCHLD, self._nodes.reap)
-        server = await asyncio.start_unix_server(self._answer, sock=unix.listen(self._lab.socket))
+        server = await asyncio.start_unix_server(self._answer, sock=unix.listen(self._lab.socket), limit=_REQUEST)
         starting = asyncio.create_task(self._start_programs(tell))
         await self._stop.wait()
         starting.cancel()
@@ -182,15 +184,30 @@ class Supervisor:
                 case "nat":
                     if not await nats.measure(self._plan, self._nodes, request, send):
                         await send({"problem": f"the measurement failed; see {self._lab.supervisor_log}"})
+                case "nat-reset":
+                    self._plan = await nats.reset(self._plan, request["node"], self._nodes)
+                    await send({"event": "done"})
+                case "replan":
+                    await self._replan(Plan.model_validate(request["plan"]))
+                    await send({"event": "done"})
+                case "rules":
+                    await send({"rules": nats.rules(self._plan, request["node"], self._nodes)})
                 case command:
                     await send({"problem": f"unknown command {command!r}"})
             await send({"event": "end"})
+        except NodeError as error:
+            await send({"problem": str(error)})
         except ConnectionError:
             pass
         except (ValueError, KeyError):
             _log.exception("a request failed")
         finally:
             writer.close()
+
+    async def _replan(self, plan: Plan) -> None:
+        new = plan.model_copy(update={"name": self._plan.name, "topology": self._plan.topology})
+        await nats.change(self._plan, new, self._nodes)
+        self._plan = new
 
     async def _settle(self, send: Callable[[dict[str, Any]], Any], timeout: float) -> None:
         """Report until every node has reached a state in which it stays."""

@@ -1,0 +1,57 @@
+"""What the commands share: where they print, how they fail, which lab they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lab import state
+from lab.state import Lab
+
+OK, FAILED, BAD_INPUT, MACHINE = 0, 1, 2, 3
+
+Name = Annotated[
+    str | None, typer.Option("--name", "-n", help="The lab's name, where several run.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+err = Console(stderr=True)
+out = Console()
+
+
+def fail(code: int, message: object) -> NoReturn:
+    """Print an error and leave."""
+    err.print(f"teredo-lab: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def the_lab(name: str | None) -> Lab:
+    """The lab of that name, or the only one that runs."""
+    if name is not None:
+        return Lab(name)
+    running = state.labs()
+    if len(running) == 1:
+        return running[0]
+    if not running:
+        fail(BAD_INPUT, "no lab is running: start one with `teredo-lab up`")
+    fail(BAD_INPUT, f"several labs are running, say which with --name: {', '.join(lab.name for lab in running)}")
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Any]:
+    """A function that shows reports of progress on standard error."""
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(report: dict[str, Any]) -> None:
+            what = report["what"]
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=report["total"])
+            bar.update(tasks[what], completed=report["done"], total=report["total"])
+
+        yield show

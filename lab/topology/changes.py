@@ -1,0 +1,63 @@
+"""A topology that already runs, and one that differs from it in one NAT."""
+
+from __future__ import annotations
+
+from lab.topology.addressing import UPNP, allocate
+from lab.topology.model import Nat, Topology, nat_node
+from lab.topology.rules import findings
+
+
+class ChangeError(Exception):
+    """A topology cannot be changed like this; its text has a line for each reason."""
+
+
+def pinned(topology: Topology) -> Topology:
+    """The same topology with all its addresses and ports written down, so that a change elsewhere leaves them alone."""
+    addresses = allocate(topology)
+    servers = {
+        name: server.model_copy(update={"ipv4": addresses.public[name]}) for name, server in topology.servers.items()
+    }
+    relays = {
+        name: relay.model_copy(update={"ipv4": addresses.public[name][0]}) for name, relay in topology.relays.items()
+    }
+    sites = {
+        name: site.model_copy(
+            update={
+                "external": addresses.nats[name],
+                "lan": addresses.lans[name],
+                "clients": {
+                    client: options.model_copy(
+                        update={"ipv4": addresses.clients[client], "port": addresses.ports[client]}
+                    )
+                    for client, options in site.clients.items()
+                },
+            }
+        )
+        for name, site in topology.sites.items()
+    }
+    return topology.model_copy(update={"servers": servers, "relays": relays, "sites": sites})
+
+
+def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:
+    """A pinned topology with another NAT at a site. Raises ChangeError.
+
+    The NAT keeps its external addresses as far as the new one can use them.
+    """
+    site = topology.sites[site_name]
+    without = site.model_copy(update={"nat": nat, "external": None})
+    changed = topology.model_copy(update={"sites": {**topology.sites, site_name: without}})
+    _refuse(changed, site_name)
+    kept = (site.external or ())[: nat.behaviour.addresses]
+    fits = len(kept) == nat.behaviour.addresses
+    if fits and (site.behind is not None or all(address in UPNP for address in kept) == nat.behaviour.upnp):
+        with_kept = without.model_copy(update={"external": kept})
+        changed = topology.model_copy(update={"sites": {**topology.sites, site_name: with_kept}})
+    changed = pinned(changed)
+    _refuse(changed, site_name)
+    return changed
+
+
+def _refuse(topology: Topology, site_name: str) -> None:
+    problems = [f"{finding.what}; {finding.remedy}" for finding in findings(topology)]
+    if problems:
+        raise ChangeError("\n".join(f"{nat_node(site_name)}: {problem}" for problem in problems))
