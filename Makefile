@@ -44,7 +44,7 @@ format: for-checks ## Format the code, and mend what ruff can mend.
 bench: for-labs ## Measure how fast labs come up. ARGS goes to the benchmark.
 	@$(BIN)/python -m lab.bench $(ARGS)
 
-packages: ## Install the system packages only, as root; never starts Miredo's daemon.
+packages: ## Install the system packages only, as root; never starts a daemon of theirs.
 	@tools/setup.sh packages
 
 clean: ## Take all of your labs down, then remove .venv, caches and what was built.

@@ -187,10 +187,11 @@ def _yes_no(value: bool | None) -> str:
 
 
 def _print_all(rows: list[dict[str, Any]]) -> None:
-    table = Table("NAT", "kind", "engine", "mapping", "filtering", "ports", "hairpin", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("as meant")
-    for column in table.columns:
-        column.overflow = "fold"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("NAT", "kind"):
+        table.add_column(column, overflow="fold")
+    for column in ("engine", "mapping", "filtering", "ports", "hairpin", "as meant"):
+        table.add_column(column, no_wrap=True)
     for row in rows:
         if row["udp"]:
             ports = row["ports"] if row["delta"] is None else f"{row['ports']} +{row['delta']}"

@@ -249,6 +249,7 @@ def _nat(topology: Topology, site_name: str, addresses: Addresses) -> NodePlan:
         hosts += addresses.nats[nested]
     seed = zlib.crc32(f"{topology.name}/{name}".encode())
     setup = NatSetup(behaviour, external, tuple(hosts), seed)
+    upnp = {"external": str(external[0]), "inside": str(gateway(lan))}
     engine = engines.choose(behaviour, inside_hosts(topology, site_name), site.nat.engine)
     own_lan = (gateway(lan), lan[-2]) if topology.nested(site_name) else (gateway(lan),)
     inside = Interface(name="lan", network=_lan(site_name), addresses=tuple(f"{ip}/{lan.prefixlen}" for ip in own_lan))
@@ -267,7 +268,7 @@ def _nat(topology: Topology, site_name: str, addresses: Addresses) -> NodePlan:
         sysctls=_COMMON | _FORWARD_IPV4 | _NO_BRIDGE_FILTER,
         routes=routes,
         firewall=engines.firewall(setup, engine),
-        programs=(Program(kind="upnp", options={"external": str(external[0])}),) if behaviour.upnp else (),
+        programs=(Program(kind="upnp", options=upnp),) if behaviour.upnp else (),
     )
 
 

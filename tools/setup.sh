@@ -3,7 +3,7 @@
 #
 #   tools/setup.sh run        what a lab needs: system packages, and .venv with the run-time dependencies
 #   tools/setup.sh check      what `make check` needs: .venv with the development tools, no system packages
-#   tools/setup.sh test       what the tests need: both of the above, and tshark and tcpdump
+#   tools/setup.sh test       what the tests need: both of the above, tshark and tcpdump, coturn and a UPnP client
 #   tools/setup.sh packages   only the system packages of `test`
 #
 # Exit code 3: the machine lacks something that cannot be installed from here; the message says what to do.
@@ -14,13 +14,14 @@ PATH="$PATH:/usr/sbin:/sbin" # Debian keeps these out of an ordinary user's PATH
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly POLICY_MARK="# teredo-lab: temporary"
 readonly HALF_MADE=.venv/.half-made
-readonly TOLD=.venv/.without-miredo
+readonly TOLD=.venv/.without-optional
 
 # What is needed, as command:package.
 readonly LAB=(iptables-restore:iptables nft:nftables ipset:ipset conntrack:conntrack ip:iproute2 ping:iputils-ping
     sysctl:procps ethtool:ethtool)
-readonly TESTS=(tshark:tshark tcpdump:tcpdump)
-readonly MIREDO=(miredo:miredo miredo-server:miredo-server) # optional: its nodes are left out where it is missing
+readonly TESTS=(tshark:tshark tcpdump:tcpdump turnserver:coturn upnpc:miniupnpc)
+# Optional: what they are for is left out where they are missing.
+readonly OPTIONAL=(miredo:miredo miredo-server:miredo-server miniupnpd:miniupnpd-nftables)
 
 say() { echo "set-up: $*" >&2; }
 lack() {
@@ -66,35 +67,44 @@ install() {
     export DEBIAN_FRONTEND=noninteractive
     local apt=(apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
     timed "reading the package lists (apt)" "${apt[@]}" update || say "going on with the lists that are here"
+    if ! forbid_daemons; then
+        optional=()
+        [[ $1 != *coturn* ]] || lack "coturn is needed, and with your $POLICY its daemon would start: install it yourself"
+    fi
     if ((${#required[@]})); then
         timed "installing ${required[*]} (apt)" "${apt[@]}" install --no-install-recommends "${required[@]}" || exit 3
     fi
-    if ((${#optional[@]})) && forbid_miredo; then
+    if ((${#optional[@]})); then
         timed "installing ${optional[*]} (apt)" "${apt[@]}" install --no-install-recommends "${optional[@]}" || true
-        disable_miredo "${optional[@]}"
     fi
+    disable_daemons "${required[@]}" "${optional[@]}"
 }
 
-# Debian starts a Miredo daemon on the machine itself when its package is installed. Nobody asked for that: the lab
-# starts its own in its namespaces. Answers whether it is certain that none will be started.
-forbid_miredo() {
+# Debian starts the daemons of Miredo and coturn on the machine itself when their packages are installed. Nobody asked
+# for that: the lab starts its own in its namespaces. Answers whether it is certain that none will be started.
+forbid_daemons() {
     if [[ -e $POLICY ]] && ! grep -qF "$POLICY_MARK" "$POLICY"; then
-        local answer=0
-        "$POLICY" miredo start >/dev/null 2>&1 || answer=$?
-        ((answer == 101)) && return
-        say "not installing Miredo: $POLICY is yours, and it would let Miredo's daemon start on this machine"
-        return 1
+        local service answer
+        for service in miredo coturn; do
+            answer=0
+            "$POLICY" "$service" start >/dev/null 2>&1 || answer=$?
+            ((answer == 101)) && continue
+            say "not installing what has daemons: $POLICY is yours, and it would let $service start on this machine"
+            return 1
+        done
+        return 0
     fi
     trap 'rm -f "$POLICY"' EXIT
-    printf '%s\n' '#!/bin/sh' "$POLICY_MARK, while Miredo is installed: keeps its daemon from being started" \
-        'case "$*" in *miredo*) exit 101 ;; esac' >"$POLICY"
+    printf '%s\n' '#!/bin/sh' "$POLICY_MARK, while packages are installed: keeps their daemons from being started" \
+        'case "$*" in *miredo* | *coturn*) exit 101 ;; esac' >"$POLICY"
     chmod 755 "$POLICY"
 }
 
-# Nor shall it be started at the next boot.
-disable_miredo() {
+# Nor shall they be started at the next boot.
+disable_daemons() {
     local service
     for service; do
+        case $service in miredo* | coturn) ;; *) continue ;; esac
         if command -v systemctl >/dev/null; then systemctl --quiet disable "$service" >/dev/null 2>&1 || true; fi
         if command -v update-rc.d >/dev/null; then update-rc.d "$service" disable >/dev/null 2>&1 || true; fi
     done
@@ -114,20 +124,20 @@ request() {
     hash -r
 }
 
-# See to it that the commands of these command:package pairs are there, and Miredo's if that can be.
+# See to it that the commands of these command:package pairs are there, and the optional ones if that can be.
 ensure_packages() {
     local required optional=()
     mapfile -t required < <(missing "$@")
-    if [[ ! -e $TOLD ]]; then mapfile -t optional < <(missing "${MIREDO[@]}"); fi
+    if [[ ! -e $TOLD ]]; then mapfile -t optional < <(missing "${OPTIONAL[@]}"); fi
     ((${#required[@]} + ${#optional[@]})) || return 0
     request "$(packages "${required[@]}")" "$(packages "${optional[@]}")"
 
     mapfile -t optional < <(missing "${optional[@]}")
     if ((${#optional[@]})); then
         tell_once=yes
-        say "without $(commands "${optional[@]}"), Miredo nodes will be left out"
+        say "without $(commands "${optional[@]}"), nodes of Miredo, and NATs' UPnP, will be left out"
         if command -v apt-get >/dev/null && ! may_install; then
-            say "to have them, without a daemon of Miredo's on this machine: sudo make packages"
+            say "to have them, without their daemons on this machine: sudo make packages"
         fi
     fi
     mapfile -t required < <(missing "${required[@]}")

@@ -17,7 +17,7 @@ from lab.backends import linux
 from lab.backends.processes import fork, lines
 from lab.logs import set_up as set_up_logs
 from lab.plan import NodePlan, Plan, Program
-from lab.programs import PROGRAMS, Context, miredo
+from lab.programs import PROBLEMS, PROGRAMS, Context
 from lab.state import Lab
 
 _log = logging.getLogger("supervisor")
@@ -92,7 +92,7 @@ class Nodes:
     def start(self, node: Node) -> None:
         """Start a node's programs, but for those that cannot run on this machine."""
         for program in node.plan.programs:
-            why = miredo.problem() if program.kind.startswith("miredo") else None
+            why = PROBLEMS[program.kind]() if program.kind in PROBLEMS else None
             if why is not None:
                 self._report(node, program.kind, "left out", why)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lab.nat import iptables, nftables
+from lab.nat import iptables, nftables, upnp
 from lab.nat.kinds import Engine, NatBehaviour
 from lab.nat.setup import NatSetup, UnsupportedError
 from lab.plan import Firewall
@@ -28,4 +28,5 @@ def choose(behaviour: NatBehaviour, hosts: int, wanted: Engine | None = None) ->
 
 def firewall(nat: NatSetup, engine: Engine) -> Firewall:
     """The rules of a NAT. Raises UnsupportedError."""
-    return _BUILDERS[engine](nat)
+    rules = _BUILDERS[engine](nat)
+    return rules.model_copy(update={"nftables": rules.nftables + upnp.TABLE}) if nat.behaviour.upnp else rules

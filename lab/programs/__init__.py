@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from lab.programs import miredo, teredo, web
+from lab.programs import miredo, teredo, upnp, web
 from lab.programs.base import Context, Run
 
 PROGRAMS: Final[dict[str, Run]] = {
@@ -14,7 +15,14 @@ PROGRAMS: Final[dict[str, Run]] = {
     "miredo-client": miredo.client,
     "miredo-server": miredo.server,
     "miredo-relay": miredo.relay,
+    "upnp": upnp.upnp,
     "web": web.web,
 }
 
-__all__ = ["PROGRAMS", "Context", "Run"]
+PROBLEMS: Final[dict[str, Callable[[], str | None]]] = {
+    **dict.fromkeys(("miredo-client", "miredo-server", "miredo-relay"), miredo.problem),
+    "upnp": upnp.problem,
+}
+"""Of programs that not every machine can run: why this one cannot, if so."""
+
+__all__ = ["PROBLEMS", "PROGRAMS", "Context", "Run"]

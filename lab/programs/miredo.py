@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pwd
-import shutil
-import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -15,18 +13,17 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_IFADDR, RTMGRP_LINK
 
+from lab.programs import daemon
 from lab.programs.base import Context
 from lab.teredo.address import PORT, is_teredo, packed
-from lab.teredo.runner import stop_on_signals
 
-_STOP_TIMEOUT = 3.0
 _USER = "miredo"
 _IFF_UP = 1
 
 
 def problem() -> str | None:
     """Why Miredo cannot run here, or None. It wants its own user besides root, which one mapped user cannot give."""
-    missing = [name for name in ("miredo", "miredo-server") if _find(name) is None]
+    missing = [name for name in ("miredo", "miredo-server") if daemon.find(name) is None]
     if missing:
         return f"{' and '.join(missing)} not found: install Debian's packages miredo and miredo-server"
     try:
@@ -38,10 +35,6 @@ def problem() -> str | None:
         if first <= user < first + count:
             return None
     return f"Miredo gives up root for the user {_USER!r}, and an ordinary user's lab has only one user: run as root"
-
-
-def _find(name: str) -> str | None:
-    return shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
 
 
 def client(options: dict[str, Any], context: Context) -> None:
@@ -76,30 +69,11 @@ def server(options: dict[str, Any], context: Context) -> None:
 
 
 async def _daemon(name: str, settings: dict[str, Any], watch: Coroutine[Any, Any, None], context: Context) -> None:
-    """Run a daemon in the foreground until SIGTERM, while `watch` tells of its state."""
-    stop = stop_on_signals()
     config = context.directory / f"{name}.conf"
     config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    command = _find(name)
+    command = daemon.find(name)
     assert command is not None
-    watcher = asyncio.create_task(watch)
-    arguments = ("-f", "-c", str(config), "-p", str(context.directory / f"{name}.pid"))
-    daemon = await asyncio.create_subprocess_exec(command, *arguments, stdin=asyncio.subprocess.DEVNULL)
-    ended = asyncio.create_task(daemon.wait())
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({ended, stopped, watcher}, return_when=asyncio.FIRST_COMPLETED)
-    if watcher.done():
-        watcher.result()  # it never ends but by an error, which shall be seen
-    watcher.cancel()
-    if not ended.done():
-        daemon.send_signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(ended), _STOP_TIMEOUT)
-        if not ended.done():
-            daemon.kill()
-            await ended
-    elif not stop.is_set():
-        raise RuntimeError(f"{name} ended by itself with exit code {daemon.returncode}")
+    await daemon.run((command, "-f", "-c", str(config), "-p", str(context.directory / f"{name}.pid")), watch)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,9 @@ TOOLS = {
     "tcpdump": "tcpdump",
     "tshark": "tshark",
     "ethtool": "ethtool",
+    "turnserver": "coturn",
+    "upnpc": "miniupnpc",
+    "miniupnpd": "miniupnpd-nftables",
     "ping": "iputils-ping",
 }
 

@@ -1,0 +1,45 @@
+"""miniupnpd as a program of a NAT's node: inside hosts open ports with UPnP IGD, NAT-PMP and PCP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from ipaddress import IPv4Address
+from typing import Any
+
+from lab.nat.upnp import HTTP_PORT, configuration
+from lab.programs import daemon
+from lab.programs.base import Context
+
+_NAME = "miniupnpd"
+_POLL = 0.02
+
+
+def problem() -> str | None:
+    """Why miniupnpd cannot run here, or None."""
+    if daemon.find(_NAME) is None:
+        return f"{_NAME} not found: install Debian's package miniupnpd-nftables"
+    return None
+
+
+def upnp(options: dict[str, Any], context: Context) -> None:
+    """Open ports on request until SIGTERM."""
+    config = context.directory / f"{_NAME}.conf"
+    config.write_text(configuration(context.node, IPv4Address(options["external"]), context.directory))
+    command = daemon.find(_NAME)
+    assert command is not None
+    pid_file = context.directory / f"{_NAME}.pid"
+    arguments = (command, "-d", "-f", str(config), "-P", str(pid_file))
+    asyncio.run(daemon.run(arguments, _watch(options["inside"], context)))
+
+
+async def _watch(inside: str, context: Context) -> None:
+    """Tell when the daemon answers."""
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(inside, HTTP_PORT)
+            writer.close()
+            break
+        await asyncio.sleep(_POLL)
+    context.notify("state", {"state": "running", "reason": None})
+    await asyncio.Event().wait()
