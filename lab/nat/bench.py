@@ -130,6 +130,16 @@ class Bench:
                 if port is not None:
                     raise
 
+    def inner_all(self) -> list[StunSocket]:
+        """A socket at each host inside, all with the same fresh port."""
+        while True:
+            sockets = [self.inner()]
+            try:
+                sockets += [self.inner(host, sockets[0].endpoint.port) for host in range(1, len(self.inside))]
+            except OSError:  # one of them has it already
+                continue
+            return sockets
+
     async def mapped(self, source: StunSocket, server: StunSocket) -> Endpoint:
         """The endpoint that a server outside sees of a socket inside. Raises SilenceError."""
         loop = asyncio.get_running_loop()

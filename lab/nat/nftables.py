@@ -248,6 +248,9 @@ class _Ruleset:
 
     def _on_leaving(self) -> Iterator[str]:
         yield "type filter hook postrouting priority 150;"
+        # Two hosts may have drawn one port in the same instant: the second one's packet is lost, the next draws anew.
+        new = f"iifname lan ip saddr {self._external} meta l4proto udp ct state new ct direction original"
+        yield f"{new} {_join(self._key(_leaving('original')))} != @mapped ip saddr . udp sport @owner drop"
         for direction in _DIRECTIONS:
             packet = f"iifname lan ip saddr {self._external} meta l4proto udp ct direction {direction}"
             if self._ages:

@@ -121,23 +121,19 @@ async def _ports(bench: Bench, server: StunSocket, *, every_host: bool) -> _Port
 
 async def _collision(bench: Bench) -> Collision:
     """What two hosts get that want the same port, and speak to different servers."""
-    first = bench.inner(0)
-    second = bench.inner(1, first.endpoint.port)
+    first, second, *_ = bench.inner_all()
     seen = [await bench.mapped(first, bench.outer(0)), await bench.mapped(second, bench.outer(1))]
     return Collision.OVERLOAD if seen[0] == seen[1] else Collision.ANOTHER
 
 
 async def _each_host(bench: Bench, *, one_port: bool) -> tuple[tuple[str, Mapping, Filtering], ...]:
     """Mapping and filtering of every host inside, all of them with the same two ports if wanted."""
-    ports = [bench.inner().endpoint.port + offset for offset in (-1, 1)] if one_port else (None, None)
+    hosts = range(len(bench.inside))
+    pairs = [bench.inner_all() if one_port else [bench.inner(host) for host in hosts] for _ in range(2)]
     return tuple(
         [
-            (
-                name,
-                await _mapping(bench, bench.inner(host, ports[0])),
-                await _filtering(bench, bench.inner(host, ports[1])),
-            )
-            for host, (name, _) in enumerate(bench.inside)
+            (name, await _mapping(bench, for_mapping), await _filtering(bench, for_filtering))
+            for (name, _), for_mapping, for_filtering in zip(bench.inside, *pairs, strict=True)
         ]
     )
 

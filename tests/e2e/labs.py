@@ -78,6 +78,20 @@ class RunningLab:
             raise AssertionError(f"{node}: {' '.join(command)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
 
+    def inside(self, node: str) -> tuple[str, ...]:
+        """What to put before a command so that it runs in a node's network, without starting Python for that."""
+        status = self.status()
+        supervisor = f"/proc/{status['supervisor']}"
+        fd = next(each["netns_fd"] for each in status["nodes"] if each["name"] == node)
+        user = () if os.geteuid() == 0 else (f"--user={supervisor}/ns/user", "--preserve-credentials")
+        return ("nsenter", *user, f"--net={supervisor}/fd/{fd}")
+
+    def nat(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+        """Exit code and rows of `nat --json`."""
+        result = cli("nat", "show", "--name", self.name, "--json", *arguments)
+        assert result.returncode in (0, 1), result.stderr
+        return result.returncode, json.loads(result.stdout)
+
     def python(self, node: str, program: str, *arguments: str) -> str:
         """Run a Python program in a node and return what it printed."""
         return self.exec(node, sys.executable, "-c", program, *arguments).stdout
