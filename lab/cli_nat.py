@@ -106,7 +106,8 @@ def set_(
         nat = Nat.model_validate(options)
         topology = with_nat(Topology.model_validate_json(lab.topology_file.read_bytes()), site, nat)
     except ValidationError as error:
-        fail(BAD_INPUT, "\n".join(explain(item) for item in error.errors(include_url=False)))
+        errors = error.errors(include_url=False)
+        fail(BAD_INPUT, "\n".join(explain({**item, "loc": ("sites", site, "nat", *item["loc"])}) for item in errors))
     except ChangeError as error:
         fail(BAD_INPUT, error)
     new = plan(topology)
@@ -187,11 +188,9 @@ def _yes_no(value: bool | None) -> str:
 
 
 def _print_all(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("NAT", "kind"):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("NAT", "kind", "engine", "mapping", "filtering", "ports", "hairpin", "as meant"):
         table.add_column(column, overflow="fold")
-    for column in ("engine", "mapping", "filtering", "ports", "hairpin", "as meant"):
-        table.add_column(column, no_wrap=True)
     for row in rows:
         if row["udp"]:
             ports = row["ports"] if row["delta"] is None else f"{row['ports']} +{row['delta']}"

@@ -17,6 +17,9 @@ from lab.plan import Firewall, Network, Plan
 FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
 
+_BRIDGE_ADDRESS = "02:00:00:00:00:01"
+"""Of every LAN's gateway. A bridge without an address of its own takes another one when ports come and go."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -39,9 +42,11 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
         with namespaces.inside(node.name):
             configure(node)
         progress("addresses and routes", done, total)
+    lonely = {network.members[0] for network in plan.networks if len(network.members) == 1}
     for node in plan.nodes:
+        links = [interface.name for interface in node.interfaces if (node.name, interface.name) not in lonely]
         with namespaces.inside(node.name):
-            linux.wait_for_links([interface.name for interface in node.interfaces], LINK_TIMEOUT)
+            linux.wait_for_links(links, LINK_TIMEOUT)
 
 
 def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
@@ -59,7 +64,7 @@ def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) 
                 (_, name), *others = network.members
                 bridge = None
                 if network.kind == "lan":
-                    ip.link("add", ifname=name, kind="bridge")
+                    ip.link("add", ifname=name, kind="bridge", address=_BRIDGE_ADDRESS)
                     bridge = socket.if_nametoindex(name)
                 for number, (node, interface) in enumerate(others):
                     end = {} if bridge is None else {"master": bridge, "state": "up"}

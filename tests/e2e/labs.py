@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lab.backends import linux
 from lab.state import Lab
 from lab.teredo.runner import ask
 
@@ -85,6 +89,31 @@ class RunningLab:
         fd = next(each["netns_fd"] for each in status["nodes"] if each["name"] == node)
         user = () if os.geteuid() == 0 else (f"--user={supervisor}/ns/user", "--preserve-credentials")
         return ("nsenter", *user, f"--net={supervisor}/fd/{fd}")
+
+    @contextlib.contextmanager
+    def enter(self, node: str) -> Iterator[None]:
+        """Be in a node's network for a while: sockets opened meanwhile stay there. Needs root."""
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to open sockets in nodes from here")
+        status = self.status()
+        fd = next(each["netns_fd"] for each in status["nodes"] if each["name"] == node)
+        home = linux.current_netns()
+        there = os.open(f"/proc/{status['supervisor']}/fd/{fd}", os.O_RDONLY)
+        linux.setns(there, linux.NEWNET)
+        try:
+            yield
+        finally:
+            linux.setns(home, linux.NEWNET)
+            os.close(there)
+            os.close(home)
+
+    def socket(self, node: str, port: int = 0, *, which: int = 0) -> socket.socket:
+        """A UDP socket in a node, at one of its addresses; a read waits no longer than a second."""
+        with self.enter(node):
+            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        opened.settimeout(1)
+        opened.bind((self.node(node)["ipv4"][which], port))
+        return opened
 
     def nat(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
         """Exit code and rows of `nat --json`."""
