@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab import state
+from lab.cli_link import link
 from lab.cli_nat import app as nat_app
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Json, Name, err, fail, out, progress_bar, the_lab
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(teredo_app, name="teredo")
 app.add_typer(nat_app, name="nat")
+app.command()(link)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}

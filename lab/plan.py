@@ -32,12 +32,30 @@ class Interface(_Frozen):
     ipv6: bool = False
 
 
+class LinkQuality(_Frozen):
+    """How good a link is, in both directions: percentages, bits a second, milliseconds; 0 stands for none.
+
+    A link that is `down` loses everything, as if its cable were cut behind the next switch: interfaces stay up.
+    """
+
+    loss: float = 0.0
+    rate: int = 0
+    delay: float = 0.0
+    jitter: float = 0.0
+    reorder: float = 0.0
+    down: bool = False
+
+
 class Network(_Frozen):
-    """What joins nodes: a point-to-point link of two nodes, or a LAN whose bridge is its first member's interface."""
+    """What joins nodes: a point-to-point link of two nodes, or a LAN whose bridge is its first member's interface.
+
+    `qualities` are those of the other members' links to the first one, where they are not perfect, by node.
+    """
 
     name: str
     kind: Literal["p2p", "lan"]
     members: tuple[tuple[str, str], ...]  # (node, interface)
+    qualities: dict[str, LinkQuality] = {}
 
 
 class Route(_Frozen):

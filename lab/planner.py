@@ -20,6 +20,7 @@ from lab.topology.model import (
     LOCAL,
     RELAY_PORT,
     Host,
+    Link,
     PlacedClient,
     Relay,
     Server,
@@ -77,8 +78,14 @@ def plan(topology: Topology) -> Plan:
     nested = [_nat(topology, name, addresses) for name, site in topology.sites.items() if site.behind is not None]
     clients = [_client(topology, placed, addresses) for placed in topology.clients()]
     core = _core(topology, public, addresses)
+    qualities = {node: link.quality for _, node, link in topology.links() if link != Link()}
     links = (
-        Network(name=there.network, kind="p2p", members=((core.name, there.name), (node.name, node.interfaces[0].name)))
+        Network(
+            name=there.network,
+            kind="p2p",
+            members=((core.name, there.name), (node.name, node.interfaces[0].name)),
+            qualities={name: qualities[name] for name in (node.name,) if name in qualities},
+        )
         for there, node in zip(core.interfaces, public, strict=True)
     )
     lans = (
@@ -90,6 +97,11 @@ def plan(topology: Topology) -> Plan:
                 *((client, "eth0") for client in site.clients),
                 *((nat_node(nested_site), "wan") for nested_site in topology.nested(name)),
             ),
+            qualities={
+                node: qualities[node]
+                for node in (*site.clients, *map(nat_node, topology.nested(name)))
+                if node in qualities
+            },
         )
         for name, site in topology.sites.items()
     )

@@ -8,16 +8,24 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lab.backends import linux, supervisor
+from lab.link import NETEM
 from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
 from lab.state import Lab, StateError, node_facts
 
 _TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
+
+
+NO_NETEM = (
+    "they need netem, and this kernel has no sch_netem: load it (modprobe sch_netem; on Ubuntu it is in the package"
+    " linux-modules-extra-$(uname -r)), or leave out delay, jitter and reorder"
+)
 
 
 class MachineError(Exception):
@@ -45,8 +53,30 @@ def preflight(plan: Plan) -> None:
             " (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000,"
             " and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
         )
+    slow = [
+        f"{node} ({option})"
+        for network in plan.networks
+        for node, quality in network.qualities.items()
+        for option in NETEM
+        if getattr(quality, option)
+    ]
+    if slow and not has_netem():
+        missing.append(f"links of {', '.join(slow)}: {NO_NETEM}")
     if missing:
         raise MachineError("\n".join(missing))
+
+
+def has_netem() -> bool:
+    """Whether the kernel can delay packets; tried in a child, with a namespace of its own."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(OSError):
+            linux.unshare(linux.NEWNET if os.geteuid() == 0 else linux.NEWUSER | linux.NEWNET)
+            command = ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
+            status = subprocess.run(command, capture_output=True, check=False).returncode
+        os._exit(min(status, 1))
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _user_namespaces() -> bool:

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lab import unix
-from lab.backends import linux, nats
+from lab.backends import links, linux, nats
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
 from lab.backends.wiring import load_firewalls, wire
 from lab.check import reachability
 from lab.node import NodeError
-from lab.plan import Plan
+from lab.plan import LinkQuality, Plan
 from lab.state import Lab
 
 _log = logging.getLogger("supervisor")
@@ -110,6 +110,7 @@ class Supervisor:
         self._lab = lab
         self._pid = pid
         self._nodes = Nodes(plan, lab)
+        self._links = links.qualities(plan)
         self._stop = asyncio.Event()
 
     def build(self, tell: Tell) -> None:
@@ -154,11 +155,15 @@ class Supervisor:
         tell({"event": "up"})
 
     async def _measure_nats(self, tell: Tell) -> None:
+        """See whether the NATs are what they shall be, then make the links as bad as they shall be."""
+
         async def send(answer: dict[str, Any]) -> None:
             tell(_progress("NATs measured", answer["done"], answer["total"]))
 
         await nats.measure(self._plan, self._nodes, {}, send)
         self._nodes.took("NATs measured")
+        imperfect = {node: quality for node, quality in self._links.items() if quality != LinkQuality()}
+        links.shape(self._plan, imperfect, self._nodes.namespaces)  # only now: lost packets tell nothing of a NAT
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One command of one client: JSON lines, the last of them `end`."""
@@ -189,6 +194,13 @@ class Supervisor:
                     await send({"event": "done"})
                 case "replan":
                     await self._replan(Plan.model_validate(request["plan"]))
+                    await send({"event": "done"})
+                case "links":
+                    await send({"links": {node: quality.model_dump() for node, quality in self._links.items()}})
+                case "link":
+                    quality = LinkQuality.model_validate(request["quality"])
+                    links.shape(self._plan, {request["node"]: quality}, self._nodes.namespaces)
+                    self._links[request["node"]] = quality
                     await send({"event": "done"})
                 case "rules":
                     await send({"rules": nats.rules(self._plan, request["node"], self._nodes)})

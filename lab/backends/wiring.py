@@ -44,9 +44,9 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
         progress("addresses and routes", done, total)
     lonely = {network.members[0] for network in plan.networks if len(network.members) == 1}
     for node in plan.nodes:
-        links = [interface.name for interface in node.interfaces if (node.name, interface.name) not in lonely]
+        joined = [interface.name for interface in node.interfaces if (node.name, interface.name) not in lonely]
         with namespaces.inside(node.name):
-            linux.wait_for_links(links, LINK_TIMEOUT)
+            linux.wait_for_links(joined, LINK_TIMEOUT)
 
 
 def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:

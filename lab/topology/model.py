@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from lab import link
 from lab.nat.kinds import NAMES, Collision, Engine, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
-from lab.plan import Verdict
+from lab.plan import LinkQuality, Verdict
 
 LOCAL: Final = "local"
 """In place of a relay's name: the host runs a relay for itself alone, a "local relay" (RFC 4380 section 3.4)."""
@@ -50,6 +51,34 @@ class Options(BaseModel):
         return {field.alias or name: field.description or "" for name, field in cls.model_fields.items()}
 
 
+Percentage = Annotated[float, BeforeValidator(link.percentage, str | float), Field(ge=0, le=100)]
+Milliseconds = Annotated[float, BeforeValidator(link.milliseconds, str | float), Field(ge=0, le=10_000)]
+Rate = Annotated[int, BeforeValidator(link.rate, str | int), Field(ge=0, le=100 * 10**9)]
+
+
+class Link(Options):
+    """How good a node's link to the next one upstream is, in both directions."""
+
+    loss: Percentage = Field(default=0, description="the percentage of packets that get lost, 0 to 100")
+    rate: Rate = Field(default=0, description="bits a second, such as 512kbit, 10mbit or 1gbit; 0 for no limit")
+    delay: Milliseconds = Field(default=0, description="a time such as 50ms or 1s, up to 10s; it needs netem")
+    jitter: Milliseconds = Field(
+        default=0, description="the time by which the delay varies, such as 5ms; it needs netem"
+    )
+    reorder: Percentage = Field(
+        default=0, description="the percentage of packets that overtake others, 0 to 100; it needs netem"
+    )
+    down: bool = Field(default=False, description="true or false: whether the link is cut")
+
+    @property
+    def quality(self) -> LinkQuality:
+        """The same for a plan."""
+        return LinkQuality.model_validate(self.model_dump())
+
+
+_LINK: Final = Field(default=Link(), description="how good the link is: loss, rate, delay, jitter, reorder, down")
+
+
 class Server(Options):
     """A Teredo server (RFC 4380 section 5.3)."""
 
@@ -62,6 +91,7 @@ class Server(Options):
         description="client ids, each with its shared secret; if there are any, secure qualification is required",
     )
     relay: bool = Field(default=False, description="true or false: whether the server is a relay as well")
+    link: Link = _LINK
 
 
 class Relay(Options):
@@ -70,6 +100,7 @@ class Relay(Options):
     program: TeredoProgram = "teredo-lab"
     ipv4: IPv4Address | None = Field(default=None, description="a public IPv4 address")
     port: int = Field(default=RELAY_PORT, ge=1024, le=65535, description="the relay's UDP port, 1024 to 65535")
+    link: Link = _LINK
 
 
 class Host(Options):
@@ -78,6 +109,7 @@ class Host(Options):
     relay: Name | None = Field(
         default=None, description="the name of the relay that serves this host, or 'local' for one of its own"
     )
+    link: Link = _LINK
 
 
 class Client(Options):
@@ -94,6 +126,7 @@ class Client(Options):
         default=None, description="the client's id for secure qualification, 1 to 255 printable ASCII characters"
     )
     secret: Secret | None = Field(default=None, description="the secret that the client shares with its server")
+    link: Link = _LINK
 
 
 class Nat(Options):
@@ -188,6 +221,9 @@ class Site(Options):
     lan: IPv4Network | None = Field(
         default=None, description="the prefix of the site's LAN, for example 192.168.1.0/24"
     )
+    link: Link = Field(
+        default=Link(), description="how good the NAT's own link is: loss, rate, delay, jitter, reorder, down"
+    )
     clients: dict[Name, Client] = Field(default={}, description="client names, each with its options")
 
     @property
@@ -257,6 +293,16 @@ class Topology(Options):
     def relay_of(self, host: Host) -> str | None:
         """The name of the relay that serves a host, `LOCAL`, or None when the lab has no relay."""
         return host.relay or next(iter(self.relaying), None)
+
+    def links(self) -> Iterator[tuple[tuple[str, ...], str, Link]]:
+        """The path, the node and the link of everything that has one."""
+        for group in ("servers", "relays", "hosts"):
+            for name, options in getattr(self, group).items():
+                yield (group, name), name, options.link
+        for name, site in self.sites.items():
+            yield ("sites", name), nat_node(name), site.link
+        for placed in self.clients():
+            yield ("sites", placed.site_name, "clients", placed.name), placed.name, placed.client.link
 
     def chain(self, site_name: str) -> tuple[str, ...]:
         """The sites whose NATs a packet to the Internet passes, from this one outward."""

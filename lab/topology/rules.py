@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
+from lab.link import problems
 from lab.nat.engines import choose
 from lab.nat.kinds import NAMES, Collision, PortChoice
 from lab.nat.setup import UnsupportedError
@@ -44,6 +45,9 @@ def findings(topology: Topology) -> Iterator[Finding]:
     yield from _programs(topology)
     yield from _secrets(topology)
     yield from _checks(topology)
+    for loc, _, link in topology.links():
+        for option, what, remedy in problems(link.quality):
+            yield Finding((*loc, "link", option), what, remedy)
     kinds = list(_kinds(topology))
     yield from kinds
     if not kinds and not any(finding.loc[-1] == "behind" for finding in foundations):

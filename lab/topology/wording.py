@@ -10,7 +10,7 @@ from typing import Final
 from pydantic_core import ErrorDetails
 
 from lab.topology.document import Loc, shown
-from lab.topology.model import Checks, Client, Expect, Host, Nat, Options, Relay, Server, Site, Topology
+from lab.topology.model import Checks, Client, Expect, Host, Link, Nat, Options, Relay, Server, Site, Topology
 
 _KEY: Final = "[key]"
 """What pydantic adds to the path when the key itself is wrong."""
@@ -71,8 +71,12 @@ def _unknown_option(loc: Loc) -> str:
 
 
 def _model(loc: Loc) -> type[Options] | None:
-    if loc[2:3] == ("nat",):
-        return Nat if len(loc) == 3 else None
+    if loc[2:] in (("nat",), ("link",)):
+        return Nat if loc[2] == "nat" else Link
+    if len(loc) == 5 and loc[4] == "link":
+        return Link
+    if loc[2:3] in (("nat",), ("link",)):
+        return None
     return _MODELS.get((str(loc[0]), len(loc))) if loc else Topology
 
 

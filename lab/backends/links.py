@@ -1,0 +1,41 @@
+"""The links of a running lab, and making them as good or bad as they shall be."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+
+from lab.backends.linux import NetworkNamespaces
+from lab.link import loss_rules, queue, uplinks
+from lab.node import NodeError
+from lab.plan import LinkQuality, Plan
+
+
+def qualities(plan: Plan) -> dict[str, LinkQuality]:
+    """The quality of each node's link to the one upstream, as planned."""
+    planned = {node: quality for network in plan.networks for node, quality in network.qualities.items()}
+    return {node: planned.get(node, LinkQuality()) for node in uplinks(plan.networks)}
+
+
+def shape(plan: Plan, changed: Mapping[str, LinkQuality], namespaces: NetworkNamespaces) -> None:
+    """Make these nodes' links so, at both ends. Raises NodeError."""
+    ends = uplinks(plan.networks)
+    for name, quality in changed.items():
+        for node, interface in ends[name]:
+            with namespaces.inside(node):
+                _run(node, ("nft", "-f", "-"), loss_rules(interface, quality))
+                wanted = queue(interface, quality)
+                if wanted:
+                    _run(node, ("tc", *wanted))
+                else:  # there may be none
+                    clear = ("tc", "qdisc", "del", "dev", interface, "root")
+                    subprocess.run(clear, capture_output=True, check=False)
+
+
+def _run(node: str, command: tuple[str, ...], text: str | None = None) -> None:
+    try:
+        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise NodeError(f"{node}: the command {command[0]} is missing") from error
+    if result.returncode != 0:
+        raise NodeError(f"{node}: {' '.join(command)} refused a link's quality: {result.stderr.strip()}")
