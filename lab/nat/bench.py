@@ -24,6 +24,7 @@ _LOCAL_PORTS: Final = range(20000, 32000)
 
 RESEND: Final = 0.1
 ATTEMPTS: Final = 12
+LOSSY_ATTEMPTS: Final = 50
 _ROUNDS: Final = 3
 """How often an unsolicited packet is sent before it counts as dropped; more often where packets get lost."""
 
@@ -146,11 +147,12 @@ class Bench:
         request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
         answer = source.waiting[request.transaction_id] = loop.create_future()
         began = loop.time()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(LOSSY_ATTEMPTS if self.lossy else ATTEMPTS):
             source.send(request, server.endpoint)
             done, _ = await asyncio.wait([answer], timeout=RESEND)
             if done:
-                self.slowest = max(self.slowest, loop.time() - began)
+                if attempt == 0:
+                    self.slowest = max(self.slowest, loop.time() - began)
                 self.lossy = self.lossy or attempt > 0
                 mapped: Endpoint = answer.result()
                 return mapped

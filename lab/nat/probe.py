@@ -186,7 +186,9 @@ async def _icmp_errors(bench: Bench, server: StunSocket) -> bool:
     source, witness = bench.inner(), bench.inner()
     loop.remove_reader(source.udp)
     source.udp.connect((bench.vantage[0], _DISCARD))
-    for attempt in range(_ICMP_ATTEMPTS):
+    for attempt in range(LOSSY_ROUNDS):
+        if attempt >= (LOSSY_ROUNDS if bench.lossy else _ICMP_ATTEMPTS):
+            break
         if attempt:
             await asyncio.sleep(_ICMP_INTERVAL)
         with contextlib.suppress(ConnectionRefusedError):
