@@ -14,28 +14,20 @@ class ChangeError(Exception):
 def pinned(topology: Topology) -> Topology:
     """The same topology with all its addresses and ports written down, so that a change elsewhere leaves them alone."""
     addresses = allocate(topology)
-    servers = {
-        name: server.model_copy(update={"ipv4": addresses.public[name]}) for name, server in topology.servers.items()
-    }
-    relays = {
-        name: relay.model_copy(update={"ipv4": addresses.public[name][0]}) for name, relay in topology.relays.items()
-    }
+    servers = {name: server.but(ipv4=addresses.public[name]) for name, server in topology.servers.items()}
+    relays = {name: relay.but(ipv4=addresses.public[name][0]) for name, relay in topology.relays.items()}
     sites = {
-        name: site.model_copy(
-            update={
-                "external": addresses.nats[name],
-                "lan": addresses.lans[name],
-                "clients": {
-                    client: options.model_copy(
-                        update={"ipv4": addresses.clients[client], "port": addresses.ports[client]}
-                    )
-                    for client, options in site.clients.items()
-                },
-            }
+        name: site.but(
+            external=addresses.nats[name],
+            lan=addresses.lans[name],
+            clients={
+                client: options.but(ipv4=addresses.clients[client], port=addresses.ports[client])
+                for client, options in site.clients.items()
+            },
         )
         for name, site in topology.sites.items()
     }
-    return topology.model_copy(update={"servers": servers, "relays": relays, "sites": sites})
+    return topology.but(servers=servers, relays=relays, sites=sites)
 
 
 def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:
@@ -44,14 +36,13 @@ def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:
     The NAT keeps its external addresses as far as the new one can use them.
     """
     site = topology.sites[site_name]
-    without = site.model_copy(update={"nat": nat, "external": None})
-    changed = topology.model_copy(update={"sites": {**topology.sites, site_name: without}})
+    without = site.but(nat=nat, external=None)
+    changed = topology.but(sites={**topology.sites, site_name: without})
     _refuse(changed, site_name)
     kept = (site.external or ())[: nat.behaviour.addresses]
     fits = len(kept) == nat.behaviour.addresses
     if fits and (site.behind is not None or all(address in UPNP for address in kept) == nat.behaviour.upnp):
-        with_kept = without.model_copy(update={"external": kept})
-        changed = topology.model_copy(update={"sites": {**topology.sites, site_name: with_kept}})
+        changed = topology.but(sites={**topology.sites, site_name: without.but(external=kept)})
     changed = pinned(changed)
     _refuse(changed, site_name)
     return changed

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -44,6 +45,10 @@ class Options(BaseModel):
             return value
         known = cls.fields()
         return {key: item for key, item in value.items() if item is not None or key not in known}
+
+    def but(self, **changes: object) -> Self:
+        """The same but for these options; unlike `model_copy` it keeps nothing that was worked out before."""
+        return type(self).model_validate({name: getattr(self, name) for name in type(self).model_fields} | changes)
 
     @classmethod
     def fields(cls) -> dict[str, str]:
@@ -190,7 +195,7 @@ class Nat(Options):
     def _name_is_kind(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
 
-    @property
+    @cached_property
     def behaviour(self) -> NatBehaviour:
         """The point that is meant. Raises KeyError for an unknown kind."""
         base = NAMES[self.kind] if self.kind is not None else NatBehaviour()
@@ -226,7 +231,7 @@ class Site(Options):
     )
     clients: dict[Name, Client] = Field(default={}, description="client names, each with its options")
 
-    @property
+    @cached_property
     def behaviour(self) -> NatBehaviour:
         """What the NAT does, with as many addresses as `external` has. Raises KeyError for an unknown kind."""
         behaviour = self.nat.behaviour
@@ -315,7 +320,15 @@ class Topology(Options):
 
     def nested(self, site_name: str) -> tuple[str, ...]:
         """The sites whose NATs are in a site's LAN."""
-        return tuple(name for name, site in self.sites.items() if site.behind == site_name)
+        return self._nested.get(site_name, ())
+
+    @cached_property
+    def _nested(self) -> dict[str, tuple[str, ...]]:
+        nested: dict[str, tuple[str, ...]] = {}
+        for name, site in self.sites.items():
+            if site.behind is not None:
+                nested[site.behind] = (*nested.get(site.behind, ()), name)
+        return nested
 
     def server_of(self, client: Client) -> str:
         """The name of a client's server."""

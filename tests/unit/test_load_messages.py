@@ -24,7 +24,7 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             "servers:\n  server: miredo\n",
-            "lab.yaml:2: server cannot be 'miredo'; it takes options: program, ipv4, secrets, relay",
+            "lab.yaml:2: server cannot be 'miredo'; it takes options: program, ipv4, secrets, relay, link",
         ),
         (
             server_and("clients:\n  alice:\n"),
@@ -38,11 +38,11 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
             "lab.yaml:7: unknown option 'prot'; did you mean 'port'? known: program, server, ipv4, port,"
-            " refresh_interval, client_id, secret",
+            " refresh_interval, client_id, secret, link",
         ),
         (
             server_and("hosts:\n  web:\n    zzz:\n"),
-            "lab.yaml:5: unknown option 'zzz'; known: relay",
+            "lab.yaml:5: unknown option 'zzz'; known: relay, link",
         ),
         (
             server_and("relays:\n  Relay:\n"),
@@ -73,11 +73,11 @@ from tests.unit.helpers.topologies import errors, server_and, topology
             " secondary",
         ),
         (
-            server_and("sites:\n  home:\n    udp_timeout: 3601\n"),
-            "lab.yaml:5: udp_timeout cannot be '3601'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
+            server_and("sites:\n  home:\n    nat:\n      udp_timeout: 3601\n"),
+            "lab.yaml:6: udp_timeout cannot be '3601'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
         ),
         (
-            server_and("sites:\n  home:\n    udp_timeout: soon\n"),
+            server_and("sites:\n  home:\n    nat: {udp_timeout: soon}\n"),
             "lab.yaml:5: udp_timeout cannot be 'soon'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
         ),
         (
@@ -86,9 +86,35 @@ from tests.unit.helpers.topologies import errors, server_and, topology
             " 192.168.1.0/24",
         ),
         (
-            server_and("sites:\n  home:\n    external: [198.51.100.1, 198.51.100.2]\n"),
-            "lab.yaml:5: external cannot be a list of 2; it takes a list of one public IPv4 address, the NAT's"
-            " external one",
+            server_and("sites:\n  home:\n    external: []\n"),
+            "lab.yaml:5: external cannot be a list of 0; it takes a list of the NAT's external IPv4 addresses",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: [cone]\n"),
+            "lab.yaml:5: nat cannot be a list of 1; it takes options: kind, mapping, filtering, ports, delta, collision,"
+            " hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, icmp_errors, upnp, udp, engine",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      mapping: EIN\n"),
+            "lab.yaml:6: mapping cannot be 'EIN'; it takes EIM, ADM or APDM: for which remote endpoints a mapping is kept"
+            " (RFC 4787)",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      hairpinn: yes\n"),
+            "lab.yaml:6: unknown option 'hairpinn'; did you mean 'hairpin'? known: kind, mapping, filtering, ports, delta,"
+            " collision, hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, …",
+        ),
+        (
+            server_and("sites:\n  home:\n    link: {loss: 101%}\n"),
+            "lab.yaml:5: loss cannot be '101%'; it takes the percentage of packets that get lost, 0 to 100",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        link:\n          rate: fast\n"),
+            "lab.yaml:8: rate cannot be 'fast'; it takes bits a second, such as 512kbit, 10mbit or 1gbit; 0 for no limit",
+        ),
+        (
+            "servers:\n  server: {link: {delay: 11s}}\n",
+            "lab.yaml:2: delay cannot be '11s'; it takes a time such as 50ms or 1s, up to 10s; it needs netem",
         ),
         (
             server_and("relays:\n  relay:\n    port: 80\n"),
@@ -118,7 +144,7 @@ from tests.unit.helpers.topologies import errors, server_and, topology
             " lower-case letter, then up to 30 lower-case letters, digits or hyphens",
         ),
         (
-            server_and('sites:\n  home:\n    udp_timeout: "1\\n2"\n'),
+            server_and('sites:\n  home:\n    nat: {udp_timeout: "1\\n2"}\n'),
             r"lab.yaml:5: udp_timeout cannot be '1\n2'; it takes seconds that an idle UDP mapping lives, 1 to 3600",
         ),
     ],
@@ -128,6 +154,11 @@ def test_wrong_options(text: str, error: str) -> None:
 
 
 # What must hold between parts
+
+KINDS_SHOWN = (
+    "cone, addr_restricted, port_restricted, upnp_port_restricted, upnp_port_symmetric, port_preserving_port_symmetric,"
+    " sequential_port_symmetric, port_symmetric, addr_symmetric, home_router, cgn, office, …"
+)
 
 
 @pytest.mark.parametrize(
@@ -164,18 +195,95 @@ def test_wrong_options(text: str, error: str) -> None:
         ),
         (
             server_and("sites:\n  home:\n    nat: conee\n"),
-            "lab.yaml:5: unknown NAT kind 'conee'; did you mean 'cone'? known: cone, addr_restricted, port_restricted,"
-            " port_symmetric",
+            f"lab.yaml:5: unknown NAT kind 'conee'; did you mean 'cone'? known: {KINDS_SHOWN}",
         ),
         (
-            server_and("sites:\n  home:\n    nat: addr_symmetric\n"),
-            "lab.yaml:5: NAT kind 'addr_symmetric' is not built yet; take one of cone, addr_restricted,"
-            " port_restricted, port_symmetric",
+            server_and("sites:\n  home:\n    nat:\n      kind: cone\n      filtering: ADF\n"),
+            "lab.yaml:7: cone has filtering EIF, not ADF; leave out kind, or filtering",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: port_symmetric, ports: preserving}\n"),
+            "lab.yaml:5: port_symmetric has ports random, not preserving; leave out kind, or ports",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      delta: 2\n"),
+            "lab.yaml:6: preserving ports have no delta; take ports: sequential",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {ports: random, collision: overload}\n"),
+            "lab.yaml:5: random ports cannot collide; take ports: preserving",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: cone, collision: overload}\n"),
+            "lab.yaml:5: who shares a port cannot be told apart by EIM+EIF; take mapping: EIM and filtering: APDF, or"
+            " collision: another",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {udp_timeout: 20, udp_timeout_new: 30}\n"),
+            "lab.yaml:5: a new mapping cannot live longer than an established one, 20 s; take no more than udp_timeout",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {addresses: 3}\n    external: [198.51.100.1, 198.51.100.2]\n"),
+            "lab.yaml:6: there are 2 addresses for 3; leave out addresses, or write all of them",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: addr_symmetric\n    external: [198.51.100.1]\n"),
+            "lab.yaml:6: addr_symmetric needs several external addresses; take two or more",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      mapping: ADM\n      engine: iptables\n"),
+            "lab.yaml:7: iptables cannot do this exactly: conntrack maps for all remote endpoints alike or for each by"
+            " itself, not by address (ADM); leave out engine, or change the NAT",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: home_router, engine: nftables}\n"),
+            "lab.yaml:5: nftables cannot do this exactly: its maps give each external port one owner, so there is no"
+            " overloading; leave out engine, or change the NAT",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: home_router, hairpin: yes}\n"),
+            "lab.yaml:5: iptables cannot do this exactly: it would let hairpinned packets pass unfiltered; nftables cannot"
+            " do this exactly: its maps give each external port one owner, so there is no overloading; change what the"
+            " NAT does",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: upnp_port_restricted\n    external: [198.51.100.1]\n"),
+            "lab.yaml:6: miniupnpd does not take 198.51.100.1 for a public address; take one of 128.66.0.0/16",
+        ),
+        (
+            server_and("sites:\n  a:\n  home:\n    nat: upnp_port_restricted\n    behind: a\n"),
+            "lab.yaml:6: miniupnpd does not open ports of an address that is private itself; take upnp: false, or have"
+            " this NAT on the Internet",
+        ),
+        (
+            server_and("sites:\n  home:\n    behind: hone\n"),
+            "lab.yaml:5: unknown site 'hone'; did you mean 'home'? known: home",
+        ),
+        (
+            server_and("sites:\n  home:\n    behind: home\n"),
+            "lab.yaml:5: this goes round: home behind home; have one of them on the Internet",
+        ),
+        (
+            server_and("sites:\n  a:\n    lan: 10.0.0.0/8\n  b:\n    behind: a\n    lan: 10.1.0.0/16\n"),
+            "lab.yaml:8: 10.1.0.0/16 overlaps with 10.0.0.0/8, the LAN of a, behind whose NAT this one's is (see line"
+            " 5); take another prefix",
+        ),
+        (
+            server_and("sites:\n  a: {lan: 10.1.0.0/24}\n  b:\n    behind: a\n    external: [10.1.0.253]\n"),
+            "lab.yaml:7: 10.1.0.253 is where the lab measures the NAT from; take another one",
+        ),
+        (
+            server_and("sites:\n  home:\n    link: {jitter: 5ms}\n"),
+            "lab.yaml:5: jitter needs a delay; add delay: 50ms",
+        ),
+        (
+            server_and("hosts:\n  web:\n    link: {delay: 5ms, jitter: 6ms}\n"),
+            "lab.yaml:5: jitter cannot be more than the delay; take less",
         ),
         (
             server_and("relays:\n  relay:\n    ipv4: 8.8.8.8\n"),
             "lab.yaml:5: 8.8.8.8 is not a public address of a lab; take one of 192.0.2.0/24, 198.51.100.0/24,"
-            " 203.0.113.0/24, 198.18.0.0/15",
+            " 203.0.113.0/24, 198.18.0.0/15, 128.66.0.0/16",
         ),
         (
             server_and("relays:\n  relay:\n    ipv4: 192.0.2.1\n"),
@@ -193,12 +301,12 @@ def test_wrong_options(text: str, error: str) -> None:
         ),
         (
             server_and("sites:\n  home:\n    lan: 172.32.0.0/16\n"),
-            "lab.yaml:5: 172.32.0.0/16 is not private (RFC 1918); take a part of 192.168.0.0/16, 10.0.0.0/8,"
-            " 172.16.0.0/12",
+            "lab.yaml:5: 172.32.0.0/16 is not private (RFC 1918, RFC 6598); take a part of 192.168.0.0/16,"
+            " 10.0.0.0/8, 172.16.0.0/12, 100.64.0.0/10",
         ),
         (
             server_and("sites:\n  home:\n    lan: 10.0.0.0/30\n    clients: {alice: , bob: }\n"),
-            "lab.yaml:5: 2 clients do not fit into 10.0.0.0/30; give the site a larger lan: 10.0.0.0/16",
+            "lab.yaml:5: 10.0.0.0/30 has no room for a LAN; take a larger prefix: 192.168.1.0/24",
         ),
         (
             server_and("sites:\n  home:\n    clients:\n" + "".join(f"      c{index}:\n" for index in range(254))),
@@ -209,7 +317,7 @@ def test_wrong_options(text: str, error: str) -> None:
                 "sites:\n  home:\n    lan: 10.0.0.0/8\n    clients:\n"
                 + "".join(f"      c{index}:\n" for index in range(1023))
             ),
-            "lab.yaml:6: 1023 clients are more than a bridge's 1022; move some to another site",
+            "lab.yaml:6: 1023 clients and NATs are more than a bridge's 1022; move some to another site",
         ),
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        ipv4: 192.168.2.9\n"),
@@ -334,9 +442,8 @@ def test_all_problems_are_told_at_once_by_line() -> None:
             """)
     ) == [
         "lab.yaml:5: port cannot be '1'; it takes the relay's UDP port, 1024 to 65535",
-        "lab.yaml:8: unknown NAT kind 'conee'; did you mean 'cone'? known: cone, addr_restricted, port_restricted,"
-        " port_symmetric",
-        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, udp_timeout, external, lan, clients",
+        f"lab.yaml:8: unknown NAT kind 'conee'; did you mean 'cone'? known: {KINDS_SHOWN}",
+        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, behind, external, lan, link, clients",
         "lab.yaml:12: unknown server 'sever'; did you mean 'server'? known: server",
         "lab.yaml:13: two nodes are named 'server' (see line 2); rename one",
         "lab.yaml:14: a client needs a site: move it under sites: <site>: clients:",
@@ -346,4 +453,4 @@ def test_all_problems_are_told_at_once_by_line() -> None:
 def test_a_wrong_thing_does_not_make_references_to_it_wrong() -> None:
     assert errors(
         server_and("hosts:\n  web: 5\n  two:\nchecks:\n  expect:\n    - {from: web, to: two, is: reachable}\n")
-    ) == ["lab.yaml:4: web cannot be '5'; it takes options: relay"]
+    ) == ["lab.yaml:4: web cannot be '5'; it takes options: relay, link"]
