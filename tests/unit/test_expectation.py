@@ -32,18 +32,48 @@ def expected(lab: Topology) -> dict[tuple[str, str], tuple[str, str]]:
 @pytest.mark.parametrize("source", KINDS)
 @pytest.mark.parametrize("destination", KINDS)
 def test_clients_follow_the_figure(source: str, destination: str) -> None:
-    if source == destination:
-        sites = ", ".join(f"{name}-home: {{nat: {source}, clients: {{{name}: }}}}" for name in "xy")
-        lab = topology(f"{{servers: {{s: }}, sites: {{{sites}}}}}")
-        verdict, because = expected(lab)["x", "y"]
-    else:
-        verdict, because = expected(topology(FOUR_KINDS))[CLIENTS[source], CLIENTS[destination]]
+    sites = f"x-home: {{nat: {source}, clients: {{x: }}}}, y-home: {{nat: {destination}, clients: {{y: }}}}"
+    verdict, because = expected(topology(f"{{servers: {{s: }}, sites: {{{sites}}}}}"))["x", "y"]
     needed = cell(source, destination)
     assert verdict == ("reachable" if needed is Cell.YES else "unreachable")
     promise = {Cell.YES: "needs RFC 4380 alone", Cell.NO: f"promises nothing; {REFUSED}"}
     assert because == f"RFC 6081 Figure 1: {source} → {destination} " + promise.get(
         needed, f"needs {needed}; {REFUSED}"
     )
+
+
+NESTED = """
+servers: {s: }
+relays: {r: }
+hosts: {web: }
+sites:
+  carrier: {nat: cgn, clients: {carl: }}
+  one: {nat: port_restricted, behind: carrier, clients: {alice: , anna: }}
+  two: {nat: port_symmetric, behind: carrier, clients: {bob: }}
+  hall: {nat: port_restricted}
+  three: {nat: {kind: cone, hairpin: true}, behind: hall, clients: {dan: , dora: }}
+  hotel: {nat: hotel, clients: {guest: }}
+"""
+
+
+def test_the_outermost_nat_decides_about_hairpinning() -> None:
+    found = expected(topology(NESTED))
+    assert found["alice", "anna"][0] == "reachable"  # the carrier turns them round, their home's NAT need not
+    assert found["alice", "carl"][0] == "reachable"
+    assert found["dan", "dora"] == ("unreachable", "same NAT without hairpinning")  # theirs would, but it is not asked
+
+
+def test_of_several_nats_the_worst_counts() -> None:
+    found = expected(topology(NESTED))
+    assert found["dan", "carl"] == ("reachable", "RFC 6081 Figure 1: port_restricted → cone needs RFC 4380 alone")
+    assert found["bob", "web"] == ("unreachable", f"bob gets no address: {REFUSED}")
+    assert found["carl", "bob"] == ("unreachable", f"RFC 6081 Figure 1: cone → port_symmetric needs SNS; {REFUSED}")
+
+
+def test_without_udp_there_is_no_teredo() -> None:
+    found = expected(topology(NESTED))
+    no_address = ("unreachable", "guest gets no address: the NAT of hotel lets no UDP through")
+    assert found["guest", "web"] == found["web", "guest"] == found["guest", "carl"] == no_address
 
 
 def test_clients_and_a_native_host() -> None:

@@ -6,31 +6,60 @@ from collections import Counter
 
 import pytest
 
-from lab.nat.kinds import KINDS, Filtering, Mapping, NatBehaviour, PortChoice
+from lab.nat.kinds import KINDS, NAMES, PRESETS, Filtering, Mapping, NatBehaviour, PortChoice, figure_kind
 from lab.nat.matrix import FIGURE_1, NAT_KINDS, Cell, cell
 
-BUILT = [
-    ("cone", "EIM", "EIF", "preserving", False),
-    ("addr_restricted", "EIM", "ADF", "preserving", False),
-    ("port_restricted", "EIM", "APDF", "preserving", False),
-    ("port_symmetric", "APDM", "APDF", "random", True),
+POINTS = [
+    ("cone", "EIM", "EIF", "preserving", 1, False),
+    ("addr_restricted", "EIM", "ADF", "preserving", 1, False),
+    ("port_restricted", "EIM", "APDF", "preserving", 1, False),
+    ("upnp_port_restricted", "EIM", "APDF", "preserving", 1, True),
+    ("upnp_port_symmetric", "APDM", "APDF", "preserving", 1, True),
+    ("port_preserving_port_symmetric", "APDM", "APDF", "preserving", 1, False),
+    ("sequential_port_symmetric", "APDM", "APDF", "sequential", 1, False),
+    ("port_symmetric", "APDM", "APDF", "random", 1, False),
+    ("addr_symmetric", "APDM", "APDF", "random", 4, False),
+    ("home_router", "EIM", "APDF", "preserving", 1, False),
+    ("cgn", "EIM", "EIF", "random", 4, False),
+    ("office", "APDM", "APDF", "random", 1, False),
 ]
 
 
-@pytest.mark.parametrize(("kind", "mapping", "filtering", "ports", "symmetric"), BUILT)
-def test_a_kind(kind: str, mapping: str, filtering: str, ports: str, symmetric: bool) -> None:
-    behaviour = KINDS[kind]
-    assert behaviour == NatBehaviour(Mapping(mapping), Filtering(filtering), PortChoice(ports), hairpin=False)
-    assert behaviour.symmetric is symmetric
+@pytest.mark.parametrize(("kind", "mapping", "filtering", "ports", "addresses", "upnp"), POINTS)
+def test_a_kind(kind: str, mapping: str, filtering: str, ports: str, addresses: int, upnp: bool) -> None:
+    seen = NAMES[kind]
+    assert (seen.mapping, seen.filtering, seen.ports) == (mapping, filtering, ports)
+    assert (seen.addresses, seen.upnp) == (addresses, upnp)
+    assert seen.symmetric is (mapping != "EIM")
+    assert seen.udp
+    assert seen.hairpin is (kind == "cgn")
+
+
+def test_the_kinds_are_those_of_the_figure_in_its_order() -> None:
+    assert tuple(KINDS) == NAT_KINDS
+    assert not KINDS.keys() & PRESETS.keys()
+    assert {kind for kind, *_ in POINTS} == NAMES.keys() - {"hotel"}
+    assert not NAMES["hotel"].udp
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_counts_as_itself(kind: str) -> None:
+    assert figure_kind(KINDS[kind]) == kind
+
+
+def test_other_points_count_as_the_nearest_kind() -> None:
+    assert figure_kind(NatBehaviour(Mapping.ADM, Filtering.EIF)) == "port_preserving_port_symmetric"
+    assert figure_kind(NatBehaviour(Mapping.EIM, Filtering.EIF, PortChoice.RANDOM, hairpin=True)) == "cone"
+    assert figure_kind(NatBehaviour(Mapping.ADM, Filtering.ADF, PortChoice.SEQUENTIAL)) == "sequential_port_symmetric"
+
+
+def test_timeouts() -> None:
+    assert NatBehaviour(udp_timeout=50).timeouts == (50, 50)
+    assert NatBehaviour(udp_timeout=50, udp_timeout_new=20).timeouts == (20, 50)
 
 
 def test_address_dependent_mapping_is_symmetric_to_teredo() -> None:
     assert NatBehaviour(Mapping.ADM, Filtering.EIF, PortChoice.PRESERVING).symmetric
-
-
-def test_all_kinds_are_of_the_figure() -> None:
-    assert len(KINDS) == len(BUILT)
-    assert KINDS.keys() <= set(NAT_KINDS)
 
 
 def test_the_figure_is_whole() -> None:

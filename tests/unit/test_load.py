@@ -11,8 +11,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.nat.kinds import KINDS, Filtering, NatBehaviour
+from lab.plan import LinkQuality
 from lab.topology.load import TopologyError, load, parse
-from lab.topology.model import Checks, Client, Expect, Host, Relay, Server, Site, Topology
+from lab.topology.model import Checks, Client, Expect, Host, Nat, Relay, Server, Site, Topology
 from tests.unit.helpers.topologies import errors, server_and, topology
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -49,8 +51,8 @@ def test_an_option_without_a_value_has_its_default() -> None:
         checks:
     """)
     assert lab == topology("{servers: {server: {}}, sites: {home: {clients: {alice: {}}}}}")
-    assert lab.sites["home"].nat == "port_restricted"
-    assert lab.sites["home"].udp_timeout == 120
+    assert lab.sites["home"].nat == Nat(kind="port_restricted")
+    assert lab.sites["home"].behaviour == KINDS["port_restricted"]
     assert lab.sites["home"].clients["alice"].refresh_interval == 30
 
 
@@ -68,9 +70,9 @@ def test_every_option_is_understood() -> None:
           alone: {relay: local}
         sites:
           home:
-            nat: cone
-            udp_timeout: 3600
-            external: [198.51.100.7]
+            nat: {kind: cone, udp_timeout: 3600, hairpin: yes, engine: nftables}
+            external: [198.51.100.7, 198.51.100.9]
+            link: {loss: 1.5%, rate: 2mbit}
             lan: 10.1.0.0/16
             clients:
               alice: {server: server, ipv4: 10.1.2.3, port: 40000, refresh_interval: 5, client_id: me, secret: 0042}
@@ -88,7 +90,11 @@ def test_every_option_is_understood() -> None:
     assert lab.servers["server"].relay is True
     assert lab.servers["server"].ipv4 == (IPv4Address("192.0.2.8"), IPv4Address("203.0.113.9"))
     assert (lab.relays["relay"].ipv4, lab.relays["relay"].port) == (IPv4Address("192.0.2.77"), 4000)
-    assert lab.sites["home"].external == (IPv4Address("198.51.100.7"),)
+    home = lab.sites["home"]
+    assert home.external == (IPv4Address("198.51.100.7"), IPv4Address("198.51.100.9"))
+    assert home.behaviour == NatBehaviour(filtering=Filtering.EIF, udp_timeout=3600, hairpin=True, addresses=2)
+    assert (home.nat.name, home.nat.engine) == ("cone", "nftables")
+    assert home.link.quality == LinkQuality(loss=1.5, rate=2_000_000)
     assert lab.sites["home"].lan == IPv4Network("10.1.0.0/16")
     assert lab.relaying == ("relay", "server")
     expect = lab.checks.expect[0]

@@ -91,18 +91,19 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("sites:\n  home:\n    nat: [cone]\n"),
-            "lab.yaml:5: nat cannot be a list of 1; it takes options: kind, mapping, filtering, ports, delta, collision,"
-            " hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, icmp_errors, upnp, udp, engine",
+            "lab.yaml:5: nat cannot be a list of 1; it takes options: kind, mapping, filtering, ports, delta,"
+            " collision, hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, icmp_errors, upnp,"
+            " udp, engine",
         ),
         (
             server_and("sites:\n  home:\n    nat:\n      mapping: EIN\n"),
-            "lab.yaml:6: mapping cannot be 'EIN'; it takes EIM, ADM or APDM: for which remote endpoints a mapping is kept"
-            " (RFC 4787)",
+            "lab.yaml:6: mapping cannot be 'EIN'; it takes EIM, ADM or APDM: for which remote endpoints a mapping is"
+            " kept (RFC 4787)",
         ),
         (
             server_and("sites:\n  home:\n    nat:\n      hairpinn: yes\n"),
-            "lab.yaml:6: unknown option 'hairpinn'; did you mean 'hairpin'? known: kind, mapping, filtering, ports, delta,"
-            " collision, hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, …",
+            "lab.yaml:6: unknown option 'hairpinn'; did you mean 'hairpin'? known: kind, mapping, filtering, ports,"
+            " delta, collision, hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, …",
         ),
         (
             server_and("sites:\n  home:\n    link: {loss: 101%}\n"),
@@ -110,7 +111,8 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        link:\n          rate: fast\n"),
-            "lab.yaml:8: rate cannot be 'fast'; it takes bits a second, such as 512kbit, 10mbit or 1gbit; 0 for no limit",
+            "lab.yaml:8: rate cannot be 'fast'; it takes bits a second, such as 512kbit, 10mbit or 1gbit; 0 for no"
+            " limit",
         ),
         (
             "servers:\n  server: {link: {delay: 11s}}\n",
@@ -242,9 +244,9 @@ KINDS_SHOWN = (
         ),
         (
             server_and("sites:\n  home:\n    nat: {kind: home_router, hairpin: yes}\n"),
-            "lab.yaml:5: iptables cannot do this exactly: it would let hairpinned packets pass unfiltered; nftables cannot"
-            " do this exactly: its maps give each external port one owner, so there is no overloading; change what the"
-            " NAT does",
+            "lab.yaml:5: iptables cannot do this exactly: it would let hairpinned packets pass unfiltered; nftables"
+            " cannot do this exactly: its maps give each external port one owner, so there is no overloading; change"
+            " what the NAT does",
         ),
         (
             server_and("sites:\n  home:\n    nat: upnp_port_restricted\n    external: [198.51.100.1]\n"),

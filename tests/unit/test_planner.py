@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from lab.check.expectation import expectations
-from lab.nat import iptables
-from lab.nat.kinds import KINDS
-from lab.plan import Interface, Network, NodePlan, Plan, Program, Route, SourceRule
+from lab.nat import nftables, upnp
+from lab.nat.kinds import Filtering, NatBehaviour
+from lab.nat.setup import NatSetup
+from lab.plan import Interface, LinkQuality, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
 from lab.planner import plan
 from lab.topology.load import load
 from tests.unit.helpers.topologies import topology
@@ -25,8 +27,8 @@ LAB = """
     hosts: {web: , west: {relay: second}, alone: {relay: local}}
     sites:
       home:
-        nat: addr_restricted
-        udp_timeout: 45
+        nat: {kind: addr_restricted, udp_timeout: 45, engine: nftables}
+        link: {loss: 5%}
         lan: 10.1.0.0/16
         clients:
           alice: {refresh_interval: 9}
@@ -62,7 +64,7 @@ COMMON = {
 
 def test_the_nodes(small: Plan) -> None:
     assert small.name == "small"
-    assert [(node.name, node.role, node.site, node.program, node.nat_kind) for node in small.nodes] == [
+    assert [(node.name, node.role, node.site, node.program, node.nat and node.nat.kind) for node in small.nodes] == [
         ("internet", "internet", None, None, None),
         ("server", "server", None, "teredo-lab", None),
         ("other", "server", None, "miredo", None),
@@ -81,7 +83,12 @@ def test_the_networks(small: Plan) -> None:
     public = {node.name: node.interfaces[0].name for node in small.nodes[1:] if node.role != "client"}
     assert small.networks == (
         *(
-            Network(name=f"internet--{name}", kind="p2p", members=(("internet", name), (name, interface)))
+            Network(
+                name=f"internet--{name}",
+                kind="p2p",
+                members=(("internet", name), (name, interface)),
+                qualities={name: LinkQuality(loss=5.0)} if name == "home-nat" else {},
+            )
             for name, interface in public.items()
         ),
         Network(name="lan--home", kind="lan", members=(("home-nat", "lan"), ("alice", "eth0"), ("bob", "eth0"))),
@@ -97,7 +104,7 @@ def test_the_core(small: Plan) -> None:
             Interface(
                 name=name,
                 network=f"internet--{name}",
-                addresses=("192.0.2.1/32", f"2001:db8:0:{index}::1/64"),
+                addresses=("192.0.2.1/32", f"2001:db8:0:{index}::1/64", *(("192.0.2.254/32",) if index == 1 else ())),
                 ipv6=True,
             )
             for index, name in enumerate(native, start=1)
@@ -216,30 +223,66 @@ def test_a_miredo_server(small: Plan) -> None:
 
 
 def test_a_nat(small: Plan) -> None:
+    setup = NatSetup(
+        behaviour=NatBehaviour(filtering=Filtering.ADF, udp_timeout=45),
+        external=(IPv4Address("198.51.100.1"),),
+        hosts=(IPv4Address("10.1.0.2"), IPv4Address("10.1.0.3")),
+        seed=zlib.crc32(b"small/home-nat"),
+    )
     assert small.node("home-nat") == NodePlan(
         name="home-nat",
         role="nat",
         site="home",
-        nat_kind="addr_restricted",
+        nat=Nat(
+            kind="addr_restricted",
+            setup=setup,
+            upstream="internet",
+            vantage=("192.0.2.1", "192.0.2.254"),
+            guest=None,
+        ),
         interfaces=(
             Interface(name="wan", network="internet--home-nat", addresses=("198.51.100.1/32",)),
             Interface(name="lan", network="lan--home", addresses=("10.1.0.1/16",)),
         ),
-        sysctls=COMMON
-        | {
-            "net.ipv4.ip_forward": "1",
-            "net.bridge.bridge-nf-call-iptables": "0",
-            "net.netfilter.nf_conntrack_udp_timeout": "45",
-            "net.netfilter.nf_conntrack_udp_timeout_stream": "45",
-        },
+        sysctls=COMMON | {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "0"},
         routes=(route("192.0.2.1/32", interface="wan"), route("0.0.0.0/0", via="192.0.2.1", interface="wan")),
-        firewall=iptables.firewall(
-            KINDS["addr_restricted"],
-            IPv4Address("198.51.100.1"),
-            [IPv4Address("10.1.0.2"), IPv4Address("10.1.0.3")],
-            udp_timeout=45,
-        ),
+        firewall=nftables.firewall(setup),
     )
+
+
+def test_a_nat_behind_a_nat() -> None:
+    lab = plan(
+        topology("""
+        servers: {server: }
+        sites:
+          carrier: {nat: cgn}
+          home: {nat: {kind: addr_symmetric, addresses: 2}, behind: carrier, clients: {alice: }}
+    """)
+    )
+    carrier, home = lab.node("carrier-nat"), lab.node("home-nat")
+    assert carrier.nat is not None
+    assert home.nat is not None
+    assert [interface.addresses for interface in carrier.interfaces] == [
+        tuple(f"198.51.100.{number}/32" for number in (1, 2, 3, 4)),
+        ("100.64.1.1/24", "100.64.1.254/24"),
+    ]
+    assert home.interfaces[0] == Interface(
+        name="wan", network="lan--carrier", addresses=("100.64.1.2/24", "100.64.1.3/24")
+    )
+    assert home.routes == (route("0.0.0.0/0", via="100.64.1.1", interface="wan"),)
+    assert list(map(str, carrier.nat.setup.hosts)) == ["100.64.1.253", "100.64.1.2", "100.64.1.3"]
+    assert carrier.nat.guest == "100.64.1.253/24"
+    assert (home.nat.upstream, home.nat.vantage) == ("carrier-nat", ("100.64.1.1", "100.64.1.254"))
+    lan = next(network for network in lab.networks if network.name == "lan--carrier")
+    assert lan.members == (("carrier-nat", "lan"), ("home-nat", "wan"))
+
+
+def test_a_nat_with_upnp() -> None:
+    nat = plan(topology("{servers: {s: }, sites: {home: {nat: upnp_port_symmetric}}}")).node("home-nat")
+    assert nat.interfaces[0].addresses == ("128.66.0.1/32",)
+    assert nat.programs == (Program(kind="upnp", options={"external": "128.66.0.1", "inside": "192.168.1.1"}),)
+    assert nat.firewall is not None
+    assert (nat.firewall.engine, nat.firewall.nftables) == ("iptables", upnp.TABLE)
 
 
 def test_clients(small: Plan) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.nat.kinds import KINDS
+from lab.nat.kinds import NAMES
 from lab.topology.model import Checks, Client, Expect, Host, Options, Relay, Server, Site, Topology
 from lab.topology.schema import SCHEMA_FILE, schema_text
 
@@ -38,5 +38,7 @@ def test_each_thing_of_a_group_may_be_without_options(group: str, model: type[Op
 
 
 def test_editors_offer_the_nat_kinds() -> None:
-    nat, _ = SCHEMA["$defs"]["Site"]["properties"]["nat"]["anyOf"]
-    assert nat["enum"] == list(KINDS)
+    name, nat = SCHEMA["$defs"]["Nat"]["anyOf"]
+    assert name["type"] == "string"
+    assert nat["properties"]["kind"]["enum"] == list(NAMES)
+    assert {"mapping", "filtering", "ports", "hairpin", "engine"} <= nat["properties"].keys()
