@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from lab.nat.kinds import KINDS
+
 _NAME = "bench"
 _COMMAND = (sys.executable, "-m", "lab.cli")
 _KINDS = ("cone", "addr_restricted", "port_restricted")
@@ -35,6 +37,28 @@ def generated(clients: int, per_site: int) -> str:
         lines.append("    clients:")
         lines += [f"      client{number}:" for number in range(first, min(first + per_site, clients))]
     return "\n".join(lines) + "\n"
+
+
+def every_kind(count: int) -> str:
+    """A topology with so many NATs of all kinds, and a client behind each."""
+    kinds = list(KINDS)
+    lines = ["servers: {server: }", "checks: {pairs: ring}", "sites:"]
+    lines += [f"  site{n}: {{nat: {kinds[n % len(kinds)]}, clients: {{client{n}: }}}}" for n in range(count)]
+    return "\n".join(lines) + "\n"
+
+
+def _measuring(topology: Path) -> dict[str, float]:
+    """What measuring the NATs adds to `up`; seconds, and the ratio to `up` without it. Raises RuntimeError."""
+    took = {}
+    for what, option in (("with", "--measure"), ("without", "--no-measure")):
+        began = time.monotonic()
+        up = _cli("up", str(topology), "--name", _NAME, "--json", option)
+        took[f"up {what} measuring the NATs"] = time.monotonic() - began
+        _cli("down", "--name", _NAME)
+        if up.returncode != 0:
+            raise RuntimeError(up.stderr)
+    with_, without = took.values()
+    return took | {"measuring adds": with_ - without, "ratio": with_ / without}
 
 
 def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +92,10 @@ def _once(topology: Path) -> dict[str, float]:
     return took
 
 
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+
+
 def _import_time() -> float:
     """The reference in the same run: what starting the command costs with nothing to do."""
     began = time.monotonic()
@@ -78,6 +106,9 @@ def _import_time() -> float:
 def main(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each lab.")] = 5,
     clients: Annotated[int, typer.Option(min=1, help="Clients of the large lab.")] = 100,
+    nats: Annotated[
+        int, typer.Option(min=1, help="NATs of the lab that is brought up with and without measuring.")
+    ] = 20,
     per_site: Annotated[int, typer.Option(min=1, help="Clients behind one NAT of the large lab.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
@@ -96,7 +127,11 @@ def main(
                 _once(topology) | {"reference: teredo-lab --help": _import_time()}
                 for _ in track(range(runs), f"{name} lab", disable=as_json, console=Console(stderr=True))
             ]
-            report["labs"][name] = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+            report["labs"][name] = _medians(rows)
+        kinds = Path(directory) / "kinds.yaml"
+        kinds.write_text(every_kind(nats))
+        rounds = track(range(runs), f"{nats} NATs", disable=as_json, console=Console(stderr=True))
+        report["nats"] = {"count": nats, **_medians([_measuring(kinds) for _ in rounds])}
     if as_json:
         print(json.dumps(report, indent=2))
         return
@@ -107,6 +142,10 @@ def main(
             key, *(f"{lab[key]:.3f}" if key != "results" else f"{lab[key]:.0f}" for lab in report["labs"].values())
         )
     console.print(table)
+    nat_table = Table("step", f"{nats} NATs", title=f"medians of {runs} runs, seconds", title_justify="left")
+    for key, value in report["nats"].items():
+        nat_table.add_row(key, f"{value:.3f}" if key != "count" else str(value))
+    console.print(nat_table)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,9 @@ def up(
     name: Name = None,
     backend: Annotated[str, typer.Option(help="How nodes come to exist: `netns` (network namespaces).")] = "netns",
     check: Annotated[bool, typer.Option("--check", help="Check reachability as soon as the lab is up.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure whether each NAT is what the topology says.")
+    ] = True,
     recreate: Annotated[bool, typer.Option("--recreate", help="Take down a lab of this name first.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -93,13 +96,13 @@ def up(
         if recreate:
             lab.down()
         if lab.pid() is None:
-            _launch(topology, plan, lab, quiet=as_json)
+            _launch(topology, plan, lab, measure=measure, quiet=as_json)
         elif not lab.plan_file.exists() or Plan.model_validate_json(lab.plan_file.read_bytes()) != plan:
             fail(
                 BAD_INPUT,
                 f"lab {lab.name!r} is up with another topology: `teredo-lab down -n {lab.name}`, or --recreate",
             )
-        else:
+        elif measure:
             for _ in lab.ask("nat"):  # it may have been tampered with since
                 pass
     settled = _settle(lab, quiet=as_json)
@@ -117,7 +120,7 @@ def up(
         raise typer.Exit(FAILED)
 
 
-def _launch(topology: Topology, plan: Plan, lab: Lab, *, quiet: bool) -> None:
+def _launch(topology: Topology, plan: Plan, lab: Lab, *, measure: bool, quiet: bool) -> None:
     from lab.backends import netns  # noqa: PLC0415 - slow to import, and only used here
 
     try:
@@ -125,7 +128,7 @@ def _launch(topology: Topology, plan: Plan, lab: Lab, *, quiet: bool) -> None:
         lab.prepare()
     except (netns.MachineError, StateError) as error:
         fail(MACHINE, error)
-    reports = netns.launch(plan, lab)
+    reports = netns.launch(plan, lab, measure=measure)
     try:
         first = next(reports)  # forked: from here on there may be threads
         with progress_bar(quiet=quiet) as show:

@@ -91,17 +91,17 @@ def _user_namespaces() -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def launch(plan: Plan, lab: Lab) -> Iterator[dict[str, Any]]:
+def launch(plan: Plan, lab: Lab, *, measure: bool = True) -> Iterator[dict[str, Any]]:
     """Start a lab's supervisor and yield its reports; the last is `up`, or `failed` with `why` and `log`.
 
-    The lab's directory must have been prepared. Raises StateError when the supervisor dies without a word.
+    `measure`: whether the NATs are measured. The lab's directory must have been prepared. Raises StateError when the supervisor dies without a word.
     """
     reading, writing = os.pipe()
     user = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _become_supervisor(plan, lab, writing, user)
+        _become_supervisor(plan, lab, writing, user, measure=measure)
     os.close(writing)
     with os.fdopen(reading) as reports:
         os.waitpid(pid, 0)  # it has forked the supervisor, and ended
@@ -113,7 +113,7 @@ def launch(plan: Plan, lab: Lab) -> Iterator[dict[str, Any]]:
     raise StateError(f"the supervisor of lab {lab.name!r} has died; its log is {lab.supervisor_log}")
 
 
-def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int] | None) -> NoReturn:
+def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int] | None, *, measure: bool) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = os.open(lab.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open("/dev/null", os.O_RDONLY)
@@ -128,7 +128,7 @@ def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int]
         with contextlib.suppress(BrokenPipeError):  # whoever started us has gone; the lab goes on
             os.write(reports, json.dumps(report).encode() + b"\n")
 
-    supervisor.run(plan, lab, tell, user=user)
+    supervisor.run(plan, lab, tell, user=user, measure=measure)
 
 
 def execute(status: dict[str, Any], node: str, command: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """A NAT in virtual time: any mapping, filtering and port choice of RFC 4787 for any number of inside hosts.
 
-A mapping lives for `timeout` seconds after the last packet that left through it; what came in does not prolong it. The
-permission for a remote host to send through it ages in the same way, remote host by remote host.
+A mapping lives for `timeout` seconds after the last packet that left through it, or also the last one that came in if
+the behaviour says so. The permission for a remote host to send through it ages likewise, remote host by remote host.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from lab.nat.kinds import Filtering, Mapping, NatBehaviour, PortChoice
+from lab.nat.kinds import Collision, Filtering, Mapping, NatBehaviour, PortChoice
 from lab.simulation.network import Internet, Receive
 from lab.teredo.address import Endpoint
 
@@ -35,11 +35,16 @@ class _Mapping:
 
 
 class NatModel:
-    """One NAT with one external address. It is plugged into the Internet, and inside hosts are plugged into it."""
+    """One NAT with one external address. It is plugged into the Internet, and inside hosts are plugged into it.
+
+    Raises ValueError for a behaviour that is not modelled.
+    """
 
     def __init__(
         self, internet: Internet, external: str, behaviour: NatBehaviour, rng: Random, *, timeout: float = TIMEOUT
     ) -> None:
+        if behaviour.addresses > 1 or behaviour.collision is Collision.OVERLOAD or behaviour.upnp:
+            raise ValueError("several external addresses, overloading and UPnP are not modelled")
         self.external = external
         self.behaviour = behaviour
         self.timeout = timeout
@@ -70,6 +75,9 @@ class NatModel:
 
     def send(self, source: Endpoint, to: Endpoint, data: bytes) -> None:
         """Outward: from an inside endpoint to a remote one."""
+        if not self.behaviour.udp:
+            self.dropped["UDP"] += 1
+            return
         now = self._clock.now
         mapping = self._mapping(source, to, now)
         mapping.used = now
@@ -96,6 +104,10 @@ class NatModel:
         ):
             self.dropped["filtered"] += 1
         else:
+            if self.behaviour.inbound_refresh:
+                mapping.used = now
+                if self.behaviour.filtering is not Filtering.EIF:
+                    mapping.permitted[self._permission(source)] = now
             self._receivers[mapping.inside.host](data, source, mapping.inside)
 
     def _is_stale(self, used: float, now: float) -> bool:
@@ -139,13 +151,14 @@ class NatModel:
                 first = FIRST_PORT + self._rng.randrange(PORTS)
             case PortChoice.SEQUENTIAL:
                 first = self._next_port
+        pace = self.behaviour.delta if self.behaviour.ports is PortChoice.SEQUENTIAL else 1
         for step in range(PORTS):
-            port = FIRST_PORT + (first - FIRST_PORT + step) % PORTS
+            port = FIRST_PORT + (first - FIRST_PORT + step * pace) % PORTS
             holder = self._by_port.get(port)
             if holder is not None and self._is_stale(holder.used, now):
                 self._forget(holder)
                 holder = None
             if holder is None:
-                self._next_port = port + 1
+                self._next_port = port + self.behaviour.delta
                 return port
         raise RuntimeError(f"NAT {self.external} has no free port")

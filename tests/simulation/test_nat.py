@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from random import Random
 
 import pytest
 
-from lab.nat.kinds import KINDS, Filtering, Mapping, NatBehaviour, PortChoice
+from lab.nat.kinds import KINDS, NAMES, Filtering, Mapping, NatBehaviour, PortChoice
 from lab.simulation import Clock, Internet, NatModel
 from lab.teredo.address import Endpoint
 
@@ -115,8 +117,8 @@ def test_several_inside_hosts_have_mappings_of_their_own() -> None:
         assert bench.arrived[0][1].host == inside
 
 
-def test_only_outbound_packets_keep_a_mapping() -> None:
-    bench = Bench(behaviour(), timeout=30.0)
+def test_outbound_packets_keep_a_mapping_and_inbound_ones_do_not() -> None:
+    bench = Bench(dataclasses.replace(behaviour(), inbound_refresh=False), timeout=30.0)
     seen = bench.out(REMOTE)
     for _ in range(4):
         bench.wait(20.0)
@@ -128,6 +130,37 @@ def test_only_outbound_packets_keep_a_mapping() -> None:
     assert not bench.enters(REMOTE, seen)
     assert len(bench.nat) == 0
     assert bench.out(REMOTE) != seen
+
+
+@pytest.mark.parametrize("filtering", Filtering)
+def test_inbound_packets_keep_a_mapping_with_inbound_refresh(filtering: Filtering) -> None:
+    bench = Bench(behaviour(filtering=filtering), timeout=30.0)
+    seen = bench.out(REMOTE)
+    for _ in range(4):
+        bench.wait(20.0)
+        assert bench.enters(REMOTE, seen)
+    bench.wait(31.0)
+    assert not bench.enters(REMOTE, seen)
+
+
+def test_sequential_ports_go_up_by_delta() -> None:
+    bench = Bench(NatBehaviour(Mapping.APDM, Filtering.APDF, PortChoice.SEQUENTIAL, delta=3))
+    ports = [bench.out(Endpoint(REMOTE.host, 1000 + number)).port for number in range(5)]
+    assert [after - before for before, after in itertools.pairwise(ports)] == [3] * 4
+
+
+def test_without_udp_nothing_leaves() -> None:
+    bench = Bench(NatBehaviour(udp=False))
+    bench.nat.send(INSIDE, REMOTE, b"")
+    bench.wait(1.0)
+    assert bench.arrived == []
+    assert bench.nat.dropped["UDP"] == 1
+
+
+@pytest.mark.parametrize("kind", ["addr_symmetric", "upnp_port_restricted", "home_router"])
+def test_what_is_not_modelled_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match="not modelled"):
+        Bench(NAMES[kind])
 
 
 def test_the_permission_of_each_remote_endpoint_ages_by_itself() -> None:
@@ -182,6 +215,6 @@ def test_a_nat_whose_ports_are_all_taken_says_so() -> None:
 
 
 def test_only_symmetric_kinds_change_the_mapping_with_the_remote_endpoint() -> None:
-    for kind in KINDS.values():
+    for kind in (kind for kind in KINDS.values() if kind.addresses == 1 and not kind.upnp):
         bench = Bench(kind)
         assert (bench.out(REMOTE) != bench.out(OTHER_HOST)) == kind.symmetric

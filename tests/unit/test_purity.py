@@ -22,7 +22,12 @@ FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "
     "multiprocessing",
     "pyroute2",
 }
-PLANNING = {"": ("plan.py", "planner.py"), "nat": ("kinds.py", "iptables.py"), "check": ("expectation.py",)}
+PLANNING = {
+    "": ("plan.py", "planner.py", "link.py"),
+    "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
+    "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
+    "check": ("expectation.py",),
+}
 """The modules that make a plan: pure functions too."""
 
 MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
