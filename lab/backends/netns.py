@@ -94,7 +94,8 @@ def _user_namespaces() -> bool:
 def launch(plan: Plan, lab: Lab, *, measure: bool = True) -> Iterator[dict[str, Any]]:
     """Start a lab's supervisor and yield its reports; the last is `up`, or `failed` with `why` and `log`.
 
-    `measure`: whether the NATs are measured. The lab's directory must have been prepared. Raises StateError when the supervisor dies without a word.
+    `measure`: whether the NATs are measured. The lab's directory must have been prepared. Raises StateError when the
+    supervisor dies without a word.
     """
     reading, writing = os.pipe()
     user = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())

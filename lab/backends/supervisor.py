@@ -45,8 +45,8 @@ Tell = Callable[[dict[str, Any]], None]
 def run(plan: Plan, lab: Lab, tell: Tell, *, user: tuple[int, int] | None, measure: bool) -> NoReturn:
     """Become the supervisor of a lab; called in a forked process. `tell` reports progress to whoever started it.
 
-    `user` is the ordinary user's (uid, gid) that becomes root inside, or None for real root; `measure`: whether NATs are
-    measured. Never returns.
+    `user` is the ordinary user's (uid, gid) that becomes root inside, or None for real root. `measure`: whether NATs
+    are measured. Never returns.
     """
     status = 1
     try:

@@ -266,6 +266,41 @@ def test_an_ordinary_user_has_the_same_lab(small: Path, tmp_path: Path) -> None:
         assert user("down", "--all").returncode == 0
 
 
+ALL_OF_THE_KERNEL = """
+servers: {server: }
+sites:
+  a: {nat: upnp_port_symmetric, clients: {alice: }}
+  b: {nat: {kind: cone, hairpin: true}, link: {loss: 1, rate: 5mbit}, clients: {bob: }}
+  c: {nat: cone, behind: b}
+"""
+
+
+def test_an_ordinary_user_has_every_engine_upnp_and_bad_links(tmp_path: Path) -> None:
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    del environment[ENVIRONMENT]
+    path = tmp_path / "kernel.yaml"
+    path.write_text(ALL_OF_THE_KERNEL)
+
+    def user(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = (*AS_ORDINARY_USER, sys.executable, "-m", "lab.cli", *arguments)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+    up = user("up", str(path))
+    try:
+        assert up.returncode == 0, up.stderr + up.stdout
+        nat = user("nat", "--json")
+        assert nat.returncode == 0, nat.stderr
+        assert [(row["engine"], row["upnp"], row["ok"]) for row in json.loads(nat.stdout)] == [
+            ("iptables", True, True),
+            ("nftables", False, True),
+            ("iptables", False, True),
+        ]
+        assert user("nat", "reset", "a-nat").returncode == 0
+        assert user("link", "alice", "--down").returncode == 0
+    finally:
+        assert user("down", "--all").returncode == 0
+
+
 def test_an_ordinary_user_is_told_plainly_that_miredo_cannot_run(tmp_path: Path) -> None:
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
     del environment[ENVIRONMENT]
