@@ -10,7 +10,8 @@ import ipaddress
 import re
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from pyroute2.conntrack import Conntrack
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.plan import Firewall, Interface, NodePlan, Route
+
+Enter = Callable[[str], AbstractContextManager[None]]
+"""How to be in a node for a while, by its name: sockets opened meanwhile stay there."""
 
 _OPTIONAL = "net.bridge."
 """These are there only where the bridge netfilter module is, and without it nothing has to be switched off."""
@@ -138,11 +142,15 @@ def _load(name: str, firewall: Firewall) -> None:
         (firewall.iptables, ("iptables-restore", "-w")),
         (firewall.nftables, ("nft", "-f", "-")),
     ):
-        if not text:
-            continue
-        try:
-            result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise NodeError(f"{name}: the command {command[0]} is missing") from error
-        if result.returncode != 0:
-            raise NodeError(f"{name}: {' '.join(command)} refused the firewall: {result.stderr.strip()}")
+        if text:
+            run_tool(name, command, text)
+
+
+def run_tool(node: str, command: Sequence[str], text: str | None = None) -> None:
+    """Run a command of the system for a node, with a text to read. Raises NodeError with what it says."""
+    try:
+        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise NodeError(f"{node}: the command {command[0]} is missing") from error
+    if result.returncode != 0:
+        raise NodeError(f"{node}: {' '.join(command)} failed: {result.stderr.strip()}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from lab.backends.linux import NetworkNamespaces
 from lab.link import loss_rules, queue, uplinks
-from lab.node import NodeError
+from lab.node import run_tool
 from lab.plan import LinkQuality, Plan
 
 
@@ -23,19 +23,10 @@ def shape(plan: Plan, changed: Mapping[str, LinkQuality], namespaces: NetworkNam
     for name, quality in changed.items():
         for node, interface in ends[name]:
             with namespaces.inside(node):
-                _run(node, ("nft", "-f", "-"), loss_rules(interface, quality))
+                run_tool(node, ("nft", "-f", "-"), loss_rules(interface, quality))
                 wanted = queue(interface, quality)
                 if wanted:
-                    _run(node, ("tc", *wanted))
+                    run_tool(node, ("tc", *wanted))
                 else:  # there may be none
                     clear = ("tc", "qdisc", "del", "dev", interface, "root")
                     subprocess.run(clear, capture_output=True, check=False)
-
-
-def _run(node: str, command: tuple[str, ...], text: str | None = None) -> None:
-    try:
-        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise NodeError(f"{node}: the command {command[0]} is missing") from error
-    if result.returncode != 0:
-        raise NodeError(f"{node}: {' '.join(command)} refused a link's quality: {result.stderr.strip()}")

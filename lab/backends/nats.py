@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from lab.backends import linux
+from lab.backends import linux, survey
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
-from lab.nat import engines, survey
+from lab.nat import engines
 from lab.node import NodeError, apply_firewall, reconfigure, remove_firewall
 from lab.plan import NodePlan, Plan
 

@@ -16,9 +16,10 @@ import statistics
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, cast
+
+from lab.node import Enter
 
 PORT: Final = 4380
 """UDP and TCP port of the responders."""
@@ -33,7 +34,6 @@ _IPV6_RECVERR = 25
 _ICMP6_FILTER = 1
 _ECHO_REPLY = 129
 
-Enter = Callable[[str], AbstractContextManager[None]]
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter, float]
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from lab.check import probes
 from lab.check.paths import Tap
 from lab.nat.flows import forget_remotes
+from lab.node import Enter
 from lab.plan import Expectation, Plan
 from lab.state import Lab
 from lab.teredo.address import Endpoint, is_teredo, packed, parse
@@ -33,7 +34,7 @@ class View:
     """A running lab as a check sees it: the plan, how to be in a node for a while, and the answer of `status`."""
 
     plan: Plan
-    enter: probes.Enter
+    enter: Enter
     status: dict[str, Any]
     lab: Lab
 
@@ -45,9 +46,7 @@ class _Check:
         self._nodes = {node["name"]: node for node in view.status["nodes"]}
         self._enter = view.enter
         self._relays = self._relay_hosts()
-        self._miredo_sites = {
-            node.site for node in view.plan.nodes if node.role == "client" and node.program == "miredo"
-        }
+        self._miredo_sites = self._sites_of_miredo()
         self._kept = {
             address
             for node in view.plan.nodes
@@ -57,6 +56,15 @@ class _Check:
             for address in self._nodes[node.name]["ipv4"]
         }
         self.done = 0
+
+    def _sites_of_miredo(self) -> set[str | None]:
+        """Sites with a Miredo client, and those behind whose NATs they are."""
+        plan = self._view.plan
+        sites = {node.site for node in plan.nodes if node.role == "client" and node.program == "miredo"}
+        for node in reversed(plan.nodes):  # inner NATs come later
+            if node.nat is not None and node.site in sites:
+                sites.add(plan.node(node.nat.upstream).site)
+        return sites
 
     def _relay_hosts(self) -> set[str]:
         """IPv4 addresses from which packets of native hosts come."""

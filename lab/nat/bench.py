@@ -16,7 +16,7 @@ from typing import Final
 
 from aioice import stun
 
-from lab.check.probes import Enter
+from lab.node import Enter
 from lab.teredo.address import Endpoint
 
 _LOCAL_PORTS: Final = range(20000, 32000)
