@@ -60,10 +60,13 @@ class _Check:
     def _sites_of_miredo(self) -> set[str | None]:
         """Sites with a Miredo client, and those behind whose NATs they are."""
         plan = self._view.plan
-        sites = {node.site for node in plan.nodes if node.role == "client" and node.program == "miredo"}
-        for node in reversed(plan.nodes):  # inner NATs come later
-            if node.nat is not None and node.site in sites:
-                sites.add(plan.node(node.nat.upstream).site)
+        outer = {node.site: plan.node(node.nat.upstream).site for node in plan.nodes if node.nat is not None}
+        sites: set[str | None] = set()
+        for node in plan.nodes:
+            site = node.site if node.role == "client" and node.program == "miredo" else None
+            while site is not None:
+                sites.add(site)
+                site = outer[site]
         return sites
 
     def _relay_hosts(self) -> set[str]:
