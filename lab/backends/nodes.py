@@ -66,6 +66,7 @@ class Nodes:
         self._followers: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._stopping = False
+        self.one_survey = asyncio.Lock()
         self._began = time.monotonic()
         self.timings: dict[str, float] = {}
 

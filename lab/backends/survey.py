@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from typing import Any, Final
@@ -18,7 +19,8 @@ from lab.nat.probe import observe
 from lab.plan import NodePlan, Plan
 
 AT_ONCE: Final = 32
-_GUEST: Final = "guest"
+_GUEST_ADDRESS: Final = "02:00:00:00:00:02"
+"""Of every guest: the NAT may still know the one before it, which had the same IPv4 address."""
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -48,19 +50,20 @@ def _bench(plan: Plan, node: NodePlan, namespaces: NetworkNamespaces) -> Bench:
 
 def _make_guest(nat: str, address: str, gateway: str, namespaces: NetworkNamespaces) -> tuple[str, str]:
     """A host in a LAN that has none, which goes when this process does."""
-    name = f"{_GUEST} of {nat}"
-    namespaces.create(name)
+    name = f"guest{os.getpid()}"  # the one before may not be gone yet
+    place = f"{name} of {nat}"
+    namespaces.create(place)
     with namespaces.inside(nat), IPRoute() as ip:
         bridge = ip.link_lookup(ifname="lan")[0]
-        peer = {"ifname": "eth0", "net_ns_fd": namespaces.fds[name]}
-        ip.link("add", ifname=_GUEST, kind="veth", peer=peer, master=bridge, state="up")
+        peer = {"ifname": "eth0", "net_ns_fd": namespaces.fds[place], "address": _GUEST_ADDRESS}
+        ip.link("add", ifname=name, kind="veth", peer=peer, master=bridge, state="up")
     own = ip_interface(address)
-    with namespaces.inside(name), IPRoute() as ip:
+    with namespaces.inside(place), IPRoute() as ip:
         index = ip.link_lookup(ifname="eth0")[0]
         ip.addr("add", index=index, address=str(own.ip), prefixlen=own.network.prefixlen)
         ip.link("set", index=index, state="up")
         ip.route("add", dst="0.0.0.0/0", gateway=gateway)
-    return name, str(own.ip)
+    return place, str(own.ip)
 
 
 async def _survey(nodes: Sequence[NodePlan], benches: Sequence[Bench], request: dict[str, Any], tell: Tell) -> None:
