@@ -34,7 +34,7 @@ servers: {{server: }}
 relays: {{relay: }}
 hosts: {{web: }}
 sites:
-  home: {{nat: {nat}, udp_timeout: {udp_timeout}, clients: {{alice: {{refresh_interval: {refresh}}}{extra}}}}}
+  home: {{nat: {{kind: {nat}, udp_timeout: {udp_timeout}}}, clients: {{alice: {{refresh_interval: {refresh}}}{extra}}}}}
   away: {{nat: port_restricted, clients: {{carol: }}}}
 """
 
