@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def judged(catalogue: RunningLab, tmp_path_factory: pytest.TempPathFactory) -> d
                 if node["role"] == "client" and not ("home_router" in POINTS[node["site"]][0] and client[-1] != "a"):
                     command = (*catalogue.inside(client), "turnutils_natdiscovery", test)
                     options = ("-L", node["ipv4"][0], "-l", port, server)
+                    time.sleep(0.02)  # it does not repeat a packet that is lost when two hosts draw one port at once
                     running_[client] = subprocess.Popen((*command, *options), stdout=subprocess.PIPE, text=True)
             for client, process in running_.items():
                 output, _ = process.communicate(timeout=60)
