@@ -1,4 +1,4 @@
-"""iptables rules: each behaviour has the rules that make it, and no others; what it cannot do exactly it refuses."""
+"""iptables rules: each behaviour has the rules that make it, and no others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lab.nat.engines import choose
-from lab.nat.iptables import SEQUENCE, firewall, objection
-from lab.nat.kinds import NAMES, Collision, Engine, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
-from lab.nat.setup import NatSetup, UnsupportedError
+from lab.nat.iptables import SEQUENCE, firewall
+from lab.nat.kinds import NAMES
+from lab.nat.setup import NatSetup
 from lab.plan import Firewall
 
 EXTERNAL = tuple(IPv4Address(f"198.51.100.{number}") for number in (7, 8, 9, 10))
@@ -159,6 +158,11 @@ def test_sequential_ports_go_up_by_delta(delta: int) -> None:
 def test_the_first_flow_of_a_port_keeps_it() -> None:
     rules = built("port_preserving_port_symmetric", 2)
     assert rules.ipset.splitlines() == OWNERSHIP_SETS[:1]
+    assert table(rules, "mangle") == [
+        "FORWARD -i lan -o wan -p udp -m conntrack --ctstate ESTABLISHED -m set --match-set used src"
+        " -j SET --add-set used src --exist",
+        "FORWARD -i wan -o lan -p udp -m set --match-set used dst -j SET --add-set used dst --exist",
+    ]
     assert table(rules, "nat") == [
         "POSTROUTING -o wan -p udp -m set ! --match-set used src -j FRESH",
         "POSTROUTING -o wan -p udp -j SNAT --to-source 198.51.100.7:61440-65535 --random-fully",
@@ -173,45 +177,16 @@ def test_icmp_errors_can_be_kept_out() -> None:
     assert last == "FORWARD -p icmp -m conntrack --ctstate RELATED -j DROP"
 
 
-REFUSED = [
-    (NatBehaviour(hairpin=True), 1, "it would let hairpinned packets pass unfiltered"),
-    (NatBehaviour(Mapping.ADM), 1, "conntrack maps for all remote endpoints alike"),
-    (NatBehaviour(Mapping.APDM, Filtering.EIF), 1, "conntrack filters a symmetric NAT's flows by address and port"),
-    (NatBehaviour(ports=PortChoice.RANDOM), 1, "conntrack would draw a random port for each flow"),
-    (NatBehaviour(filtering=Filtering.EIF), 2, "only the first would get EIF, since DNAT finds no other"),
-    (NatBehaviour(filtering=Filtering.ADF), 2, "only the first would get ADF"),
-    (NatBehaviour(addresses=2), 1, "its sets know the ports of one external address only"),
-    (NatBehaviour(inbound_refresh=False), 1, "packets from outside always prolong a flow of conntrack's"),
-    (NatBehaviour(udp_timeout_new=9), 1, "its sets have one timeout for new and for established mappings"),
-]
+def test_sequential_ports_begin_where_the_seed_says() -> None:
+    def begin(seed: int) -> str:
+        setup = NatSetup(NAMES["sequential_port_symmetric"], EXTERNAL[:1], HOSTS, seed)
+        return table(firewall(setup), "nat")[1]
+
+    assert SEQUENCE == 1024
+    assert begin(1) == begin(1)
+    assert len({begin(seed) for seed in range(20)}) == 20
 
 
-@pytest.mark.parametrize(("behaviour", "hosts", "why"), REFUSED)
-def test_what_iptables_cannot_do_exactly_is_refused(behaviour: NatBehaviour, hosts: int, why: str) -> None:
-    assert why in (objection(behaviour, hosts) or "")
-    with pytest.raises(UnsupportedError, match="iptables cannot do"):
-        firewall(NatSetup(behaviour, EXTERNAL[: behaviour.addresses], HOSTS[:hosts]))
-    assert choose(behaviour, hosts) == "nftables"
-    with pytest.raises(UnsupportedError, match="iptables cannot do this exactly"):
-        choose(behaviour, hosts, Engine.IPTABLES)
-
-
-def test_iptables_is_taken_wherever_it_is_exact() -> None:
-    exact = {kind for kind in NAMES if choose(NAMES[kind], 2) == "iptables"}
-    assert exact == NAMES.keys() - {"cone", "addr_restricted", "cgn"}
-    assert choose(NAMES["cone"], 1) == choose(NAMES["addr_restricted"], 1) == "iptables"
-
-
-@pytest.mark.parametrize("hosts", [1, 2])
-def test_every_point_has_an_engine(hosts: int) -> None:
-    for mapping, filtering, ports, hairpin, addresses, pooling in itertools.product(
-        Mapping, Filtering, PortChoice, (False, True), (1, 4), Pooling
-    ):
-        behaviour = NatBehaviour(mapping, filtering, ports, hairpin, addresses=addresses, pooling=pooling)
-        assert choose(behaviour, hosts, Engine.NFTABLES) == "nftables"
-        assert choose(behaviour, hosts) in Engine
-
-
-def test_who_overloads_cannot_hairpin() -> None:
-    with pytest.raises(UnsupportedError, match=r"iptables cannot do this exactly: .*; nftables cannot do this exactly"):
-        choose(NatBehaviour(collision=Collision.OVERLOAD, hairpin=True), 1)
+def test_upnp_leaves_the_rules_of_its_kind_alone() -> None:
+    assert built("upnp_port_restricted", 2) == built("port_restricted", 2)
+    assert built("upnp_port_symmetric", 2) == built("port_preserving_port_symmetric", 2)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
 
-from lab.nat.kinds import KINDS, NAMES, PRESETS, Filtering, Mapping, NatBehaviour, PortChoice, figure_kind
+from lab.nat.kinds import (
+    KINDS,
+    NAMES,
+    PRESETS,
+    Collision,
+    Filtering,
+    Mapping,
+    NatBehaviour,
+    Pooling,
+    PortChoice,
+    figure_kind,
+)
 from lab.nat.matrix import FIGURE_1, NAT_KINDS, Cell, cell
 
 POINTS = [
@@ -42,15 +54,67 @@ def test_the_kinds_are_those_of_the_figure_in_its_order() -> None:
     assert not NAMES["hotel"].udp
 
 
+@pytest.mark.parametrize(
+    ("preset", "point", "timeouts", "collision", "pooling"),
+    [
+        ("home_router", "EIM+APDF", (30, 180), "overload", "paired"),
+        ("cgn", "EIM+EIF", (300, 300), "another", "paired"),
+        ("office", "APDM+APDF", (30, 60), "another", "paired"),
+        ("hotel", "no UDP", (120, 120), "another", "paired"),
+    ],
+)
+def test_a_preset(preset: str, point: str, timeouts: tuple[int, int], collision: str, pooling: str) -> None:
+    seen = PRESETS[preset]
+    assert (seen.point, seen.timeouts) == (point, timeouts)
+    assert (seen.collision, seen.pooling) == (collision, pooling)
+    assert (seen.delta, seen.inbound_refresh, seen.icmp_errors) == (1, True, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_kinds_have_in_common(kind: str) -> None:
+    seen = KINDS[kind]
+    assert (seen.timeouts, seen.delta, seen.collision) == ((120, 120), 1, Collision.ANOTHER)
+    assert (seen.inbound_refresh, seen.icmp_errors) == (True, True)
+    assert seen.pooling == ("arbitrary" if kind == "addr_symmetric" else "paired")
+
+
+@pytest.mark.parametrize("mapping", Mapping)
+@pytest.mark.parametrize("filtering", Filtering)
+def test_a_point_is_called_by_its_mapping_and_filtering(mapping: Mapping, filtering: Filtering) -> None:
+    assert NatBehaviour(mapping, filtering).point == f"{mapping.value}+{filtering.value}"
+    assert NatBehaviour(mapping, filtering, udp=False).point == "no UDP"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_counts_as_itself(kind: str) -> None:
     assert figure_kind(KINDS[kind]) == kind
 
 
-def test_other_points_count_as_the_nearest_kind() -> None:
-    assert figure_kind(NatBehaviour(Mapping.ADM, Filtering.EIF)) == "port_preserving_port_symmetric"
-    assert figure_kind(NatBehaviour(Mapping.EIM, Filtering.EIF, PortChoice.RANDOM, hairpin=True)) == "cone"
-    assert figure_kind(NatBehaviour(Mapping.ADM, Filtering.ADF, PortChoice.SEQUENTIAL)) == "sequential_port_symmetric"
+def test_what_presets_count_as() -> None:
+    assert {name: figure_kind(preset) for name, preset in PRESETS.items() if preset.udp} == {
+        "home_router": "port_restricted",
+        "cgn": "cone",
+        "office": "port_symmetric",
+    }
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (NatBehaviour(Mapping.ADM, Filtering.EIF), "port_preserving_port_symmetric"),
+        (NatBehaviour(Mapping.EIM, Filtering.EIF, PortChoice.RANDOM, hairpin=True), "cone"),
+        (NatBehaviour(Mapping.EIM, Filtering.ADF, PortChoice.SEQUENTIAL, addresses=4), "addr_restricted"),
+        (NatBehaviour(Mapping.ADM, Filtering.ADF, PortChoice.SEQUENTIAL), "sequential_port_symmetric"),
+        (NatBehaviour(Mapping.ADM, Filtering.APDF, PortChoice.RANDOM), "port_symmetric"),
+        (NatBehaviour(Mapping.ADM, Filtering.EIF, upnp=True), "upnp_port_symmetric"),
+        (dataclasses.replace(KINDS["addr_symmetric"], pooling=Pooling.PAIRED), "port_symmetric"),
+        (dataclasses.replace(KINDS["addr_symmetric"], addresses=1), "port_symmetric"),
+        (dataclasses.replace(KINDS["addr_symmetric"], upnp=True), "addr_symmetric"),
+        (dataclasses.replace(KINDS["sequential_port_symmetric"], delta=16), "sequential_port_symmetric"),
+    ],
+)
+def test_other_points_count_as_the_nearest_kind(behaviour: NatBehaviour, kind: str) -> None:
+    assert figure_kind(behaviour) == kind
 
 
 def test_timeouts() -> None:

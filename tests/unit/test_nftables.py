@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from lab.nat.kinds import KINDS, Collision, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
+from lab.nat.kinds import KINDS, PRESETS, Collision, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.nat.nftables import FLOW_TIMEOUT, PORTS, firewall
 from lab.nat.setup import POOL, NatSetup, UnsupportedError
 
@@ -49,6 +49,26 @@ def test_a_mapping_heeds_as_much_of_the_remote_endpoint_as_it_should(mapping: st
 
 
 @pytest.mark.parametrize(
+    ("mapping", "remote"),
+    [
+        ("EIM", ""),
+        ("ADM", " . ct original ip daddr"),
+        ("APDM", " . ct original ip daddr . ct original proto-dst"),
+    ],
+)
+def test_a_first_packet_finds_its_mapping(mapping: str, remote: str) -> None:
+    found = chains(built(NatBehaviour(Mapping(mapping), addresses=2)))
+    key = f"ip saddr . udp sport{remote}"
+    assert found["outward"][:3] == [
+        f"meta l4proto udp {key} . udp sport @kept0 snat to 198.51.100.7",
+        f"meta l4proto udp {key} . udp sport @kept1 snat to 198.51.100.8",
+        f"meta l4proto udp snat to {key} map @mapped",
+    ]
+    written = f"ct original ip saddr . ct original proto-src{remote}"
+    assert found["original_left"][1] == f"meta l4proto udp update @mapped {{ {written} : ip saddr . udp sport }}"
+
+
+@pytest.mark.parametrize(
     ("filtering", "remote"), [("EIF", None), ("ADF", " . ipv4_addr"), ("APDF", " . ipv4_addr . inet_service")]
 )
 def test_filtering_heeds_as_much_of_the_remote_endpoint_as_it_should(filtering: str, remote: str | None) -> None:
@@ -58,6 +78,37 @@ def test_filtering_heeds_as_much_of_the_remote_endpoint_as_it_should(filtering: 
     drops = [rules[0] for name, rules in chains(text).items() if name.endswith("_entered")]
     assert len(drops) == 2
     assert all(rule.endswith(f"!= @{'permitted' if remote else 'owner'} drop") for rule in drops)
+
+
+@pytest.mark.parametrize("addresses", [1, 2, 4])
+def test_ports_that_are_kept_are_noted_for_each_external_address(addresses: int) -> None:
+    types = memory(built(NatBehaviour(Mapping.ADM, addresses=addresses)))
+    each = {f"kept{index}" for index in range(addresses)} | {f"taken{index}" for index in range(addresses)}
+    assert types.keys() == {"owner", "mapped", "permitted"} | each
+    for index in range(addresses):
+        assert types[f"kept{index}"] == "ipv4_addr . inet_service . ipv4_addr . inet_service"
+        assert types[f"taken{index}"] == "inet_service"
+    for ports in (PortChoice.RANDOM, PortChoice.SEQUENTIAL):
+        assert memory(built(NatBehaviour(ports=ports, addresses=addresses))).keys() == {"owner", "mapped", "permitted"}
+
+
+def test_the_text_replaces_the_table_that_was_there() -> None:
+    lines = built(NatBehaviour()).splitlines()
+    assert lines[:3] == ["table ip nat_lab", "delete table ip nat_lab", "table ip nat_lab {"]
+    assert lines[-1] == "}"
+    assert lines.count("table ip nat_lab {") == 1
+
+
+def test_every_chain_that_is_called_is_there_and_is_called() -> None:
+    for mapping, filtering, ports, (hairpin, new, upnp) in itertools.product(
+        Mapping, Filtering, PortChoice, ((False, None, True), (True, 9, False))
+    ):
+        text = built(NatBehaviour(mapping, filtering, ports, hairpin, addresses=2, udp_timeout_new=new, upnp=upnp))
+        hooked = {name for name, rules in chains(text).items() if rules[0].startswith("type ")}
+        called = set(re.findall(r"(?:jump|goto) (\w+)", text))
+        assert hooked | called == chains(text).keys()
+        assert not hooked & called
+        assert set(re.findall(r"@(\w+)", text)) == memory(text).keys()
 
 
 def test_hairpinning_is_there_or_dropped_at_the_entrance() -> None:
@@ -81,6 +132,8 @@ def test_packets_from_outside_prolong_mappings_if_they_should() -> None:
 def test_answered_mappings_have_their_own_timeout() -> None:
     same, other = built(NatBehaviour(udp_timeout=60)), built(NatBehaviour(udp_timeout=60, udp_timeout_new=20))
     assert "answered" not in same
+    assert memory(other)["answered"] == "ipv4_addr . inet_service"
+    assert built(NatBehaviour(udp_timeout=60, udp_timeout_new=60)) == same
     assert "timeout 60s; size" in same
     assert all("timeout 20s" in rule for rule in chains(other)["original_left"])
     assert all("timeout 60s" in rule for rule in chains(other)["original_left_answered"])
@@ -100,6 +153,14 @@ def test_sequential_ports_go_up_by_delta(delta: int) -> None:
     ports = drawn(built(NatBehaviour(ports=PortChoice.SEQUENTIAL, delta=delta)))
     assert [after - before for before, after in itertools.pairwise(ports)] == [delta] * (PORTS - 1)
     assert 1024 <= ports[0] < ports[-1] <= 65535
+
+
+def test_each_address_counts_its_own_ports() -> None:
+    text = built(NatBehaviour(ports=PortChoice.SEQUENTIAL, addresses=3))
+    assert drawn(text, 0) == drawn(text, 1) == drawn(text, 2)
+    assert [chains(text)[f"draw{index}"][-1].split(" map ")[0] for index in range(3)] == [
+        f"meta l4proto udp snat to {address} : numgen inc mod 2048" for address in EXTERNAL[:3]
+    ]
 
 
 def test_random_ports_come_from_the_seed_and_never_twice() -> None:
@@ -140,6 +201,24 @@ def test_without_udp_nothing_of_it_passes() -> None:
     assert "draw0" not in found
 
 
+def test_icmp_errors_can_be_kept_out() -> None:
+    assert "errors" not in chains(built(NatBehaviour()))
+    for udp in (True, False):
+        assert chains(built(NatBehaviour(icmp_errors=False, udp=udp)))["errors"] == [
+            "type filter hook forward priority filter;",
+            "meta l4proto icmp ct state related drop",
+        ]
+
+
+def test_strangers_die_unconfirmed() -> None:
+    for udp in (True, False):
+        assert chains(built(NatBehaviour(udp=udp)))["input"] == [
+            "type filter hook input priority filter;",
+            "iifname wan ct state established,related accept",
+            "iifname wan meta l4proto udp drop",
+        ]
+
+
 def test_overloading_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="one owner"):
         built(NatBehaviour(collision=Collision.OVERLOAD))
@@ -158,6 +237,16 @@ def test_nft_understands_every_point() -> None:
     ]
     points += [*KINDS.values(), NatBehaviour(udp=False), NatBehaviour(icmp_errors=False, udp_timeout_new=5)]
     points += [NatBehaviour(inbound_refresh=False, pooling=Pooling.ARBITRARY, addresses=4)]
+    points += [preset for preset in PRESETS.values() if preset.collision is not Collision.OVERLOAD]
+    points += [
+        NatBehaviour(Mapping.ADM, Filtering.ADF, ports, True, delta=16, udp_timeout_new=5) for ports in PortChoice
+    ]
     text = "".join(built(point) for point in points)
     result = subprocess.run((*unshare, nft, "-f", "-"), input=text, text=True, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr[:2000]
+
+
+def test_without_udp_only_the_rest_is_translated() -> None:
+    found = chains(built(NatBehaviour(udp=False)))
+    assert found.keys() == {"entrance", "input", "source"}
+    assert found["source"] == ["type nat hook postrouting priority srcnat;", "oifname wan snat to 198.51.100.7"]
