@@ -7,7 +7,7 @@ import pytest
 from lab.check.expectation import expectations
 from lab.nat.kinds import KINDS
 from lab.nat.matrix import Cell, cell
-from lab.topology.model import Topology
+from lab.topology.model import Nat, Topology
 from tests.unit.helpers.topologies import topology
 
 CLIENTS = {"cone": "alice", "addr_restricted": "bob", "port_restricted": "carol", "port_symmetric": "erin"}
@@ -61,6 +61,128 @@ def test_the_outermost_nat_decides_about_hairpinning() -> None:
     assert found["alice", "anna"][0] == "reachable"  # the carrier turns them round, their home's NAT need not
     assert found["alice", "carl"][0] == "reachable"
     assert found["dan", "dora"] == ("unreachable", "same NAT without hairpinning")  # theirs would, but it is not asked
+
+
+PRESETS = """
+servers: {s: }
+relays: {r: }
+hosts: {web: , alone: {relay: local}}
+sites:
+  home: {nat: home_router, clients: {alice: , anna: }}
+  carrier: {nat: cgn, clients: {carl: , cleo: }}
+  work: {nat: office, clients: {erin: }}
+  inn: {nat: hotel, clients: {greta: }}
+"""
+
+
+def test_presets_count_as_the_kinds_that_they_are() -> None:
+    found = expected(topology(PRESETS))
+    no_udp = ("unreachable", "greta gets no address: the NAT of inn lets no UDP through")
+    no_address = ("unreachable", f"erin gets no address: {REFUSED}")
+
+    def figure(source: str, destination: str, needed: str) -> tuple[str, str]:
+        symmetric = "port_symmetric" in (source, destination)
+        because = f"RFC 6081 Figure 1: {source} → {destination} {needed}"
+        return ("unreachable", f"{because}; {REFUSED}") if symmetric else ("reachable", because)
+
+    alone = "needs RFC 4380 alone"
+    assert {pair: verdict for pair, verdict in found.items() if "anna" not in pair and "cleo" not in pair} == {
+        ("alice", "carl"): figure("port_restricted", "cone", alone),
+        ("carl", "alice"): figure("cone", "port_restricted", alone),
+        ("alice", "erin"): figure("port_restricted", "port_symmetric", "promises nothing"),
+        ("erin", "alice"): figure("port_symmetric", "port_restricted", "promises nothing"),
+        ("carl", "erin"): figure("cone", "port_symmetric", "needs SNS"),
+        ("erin", "carl"): figure("port_symmetric", "cone", "needs SNS"),
+        **{(name, "greta"): no_udp for name in ("alice", "carl", "erin", "web", "alone")},
+        **{("greta", name): no_udp for name in ("alice", "carl", "erin", "web", "alone")},
+        **{pair: no_address for host in ("web", "alone") for pair in (("erin", host), (host, "erin"))},
+        **{
+            pair: ("reachable", because)
+            for name in ("alice", "carl")
+            for host, because in (("web", "r is the relay of web"), ("alone", "alone is its own relay"))
+            for pair in ((name, host), (host, name))
+        },
+    }
+    assert found["alice", "anna"] == ("unreachable", "same NAT without hairpinning")
+    assert found["carl", "cleo"] == ("reachable", f"RFC 6081 Figure 1: cone → cone {alone}")
+
+
+CHAIN = """
+servers: {s: }
+relays: {r: }
+hosts: {web: }
+sites:
+  outer: {nat: {kind: %s, hairpin: %s}}
+  middle: {nat: %s, behind: outer}
+  inner: {nat: %s, behind: middle, clients: {alice: , anna: }}
+  other: {nat: cone, clients: {bob: }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("chain", "kind"),
+    [
+        (("cone", "no", "cone", "cone"), "cone"),
+        (("cone", "no", "cone", "addr_restricted"), "addr_restricted"),
+        (("cone", "no", "home_router", "cone"), "port_restricted"),
+        (("port_restricted", "no", "cone", "cone"), "port_restricted"),
+        (("upnp_port_restricted", "no", "cone", "addr_restricted"), "upnp_port_restricted"),
+        (("cone", "no", "port_symmetric", "sequential_port_symmetric"), "port_symmetric"),
+        (("cone", "no", "{mapping: ADM, filtering: EIF}", "cone"), "port_preserving_port_symmetric"),
+        (("addr_symmetric", "no", "cone", "cone"), "addr_symmetric"),
+    ],
+)
+def test_a_chain_of_nats_counts_as_the_one_that_allows_least(chain: tuple[str, ...], kind: str) -> None:
+    found = expected(topology(CHAIN % chain))
+    symmetric = "symmetric" in kind
+    needed = cell("cone", kind)
+    promise = (
+        f"promises nothing; {REFUSED}"
+        if needed is Cell.NO
+        else f"needs {needed}; {REFUSED}"
+        if symmetric
+        else "needs RFC 4380 alone"
+    )
+    verdict = "unreachable" if symmetric else "reachable"
+    assert found["bob", "alice"] == (verdict, f"RFC 6081 Figure 1: cone → {kind} {promise}")
+    refused = ("unreachable", f"alice gets no address: {REFUSED}")
+    assert found["alice", "web"] == (refused if symmetric else ("reachable", "r is the relay of web"))
+
+
+@pytest.mark.parametrize("hairpin", ["yes", "no"])
+@pytest.mark.parametrize("inner", ["cone", "{kind: cone, hairpin: yes}"])
+def test_only_the_outermost_nat_turns_packets_round(hairpin: str, inner: str) -> None:
+    found = expected(topology(CHAIN % ("port_restricted", hairpin, inner, inner)))
+    figure = "RFC 6081 Figure 1: port_restricted → port_restricted needs RFC 4380 alone"
+    same = ("unreachable", "same NAT without hairpinning")
+    assert found["alice", "anna"] == (("reachable", figure) if hairpin == "yes" else same)
+
+
+@pytest.mark.parametrize("place", ["outer", "middle", "inner"])
+def test_one_nat_without_udp_is_enough(place: str) -> None:
+    lab = topology(CHAIN % ("cone", "yes", "cone", "cone"))
+    shut = lab.but(sites={**lab.sites, place: lab.sites[place].but(nat=Nat(kind="hotel"))})
+    found = expected(shut)
+    refused = ("unreachable", f"alice gets no address: the NAT of {place} lets no UDP through")
+    assert found["alice", "web"] == found["bob", "alice"] == found["alice", "anna"] == refused
+
+
+def test_miredo_behind_a_nested_symmetric_nat() -> None:
+    found = expected(
+        topology("""
+            servers: {s: }
+            relays: {r: }
+            hosts: {web: }
+            sites:
+              outer: {nat: office}
+              inner: {nat: cone, behind: outer, clients: {mira: {program: miredo}}}
+              inn: {nat: hotel, clients: {max: {program: miredo}}}
+              other: {nat: cone, clients: {bob: }}
+        """)
+    )
+    assert found["mira", "web"] == ("reachable", "r is the relay of web")
+    assert not {("mira", "bob"), ("bob", "mira")} & found.keys()
+    assert found["max", "web"] == ("unreachable", "max gets no address: the NAT of inn lets no UDP through")
 
 
 def test_of_several_nats_the_worst_counts() -> None:

@@ -65,6 +65,73 @@ def test_each_difference_is_told(change: dict[str, object], problem: str) -> Non
     assert problems(dataclasses.replace(SEEN, **change)) == [problem]  # type: ignore[arg-type]
 
 
+OTHER = NatBehaviour(
+    Mapping.APDM, hairpin=True, inbound_refresh=False, icmp_errors=False, upnp=True, udp_timeout_new=20
+)
+OTHER_SEEN = Observation(
+    mapping=Mapping.APDM,
+    filtering=Filtering.APDF,
+    ports=PortChoice.PRESERVING,
+    hairpin=True,
+    icmp_errors=False,
+    upnp=True,
+    lifetimes=Lifetimes(20, 120, outbound=True, inbound=False),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"mapping": Mapping.ADM}, "mapping is ADM, not APDM"),
+        ({"filtering": Filtering.ADF}, "filtering is ADF, not APDF"),
+        ({"ports": PortChoice.SEQUENTIAL, "delta": 1}, "port choice is sequential, not preserving"),
+        ({"hairpin": False}, "there is no hairpinning"),
+        ({"icmp_errors": True}, "there is translation of ICMP errors"),
+        ({"upnp": False}, "there is no UPnP"),
+        (
+            {"hosts": (("alice", Mapping.APDM, Filtering.APDF), ("bob", Mapping.EIM, Filtering.APDF))},
+            "for bob, with the same local port, it is EIM and APDF",
+        ),
+        ({"lifetimes": Lifetimes(22, 120)}, "new mappings live 22 s, not 20 s"),
+        ({"lifetimes": Lifetimes(20, 20)}, "established mappings live 20 s, not 120 s"),
+        ({"lifetimes": Lifetimes(0, None)}, "new mappings live 0 s, not 20 s"),
+        ({"lifetimes": Lifetimes(None, None, inbound=True)}, "packets from outside prolong a mapping"),
+        ({"lifetimes": Lifetimes(None, None, outbound=False)}, "packets from inside do not prolong a mapping"),
+    ],
+)
+def test_each_difference_is_told_the_other_way_round(change: dict[str, object], problem: str | None) -> None:
+    expected = [] if problem is None else [problem]
+    assert problems(dataclasses.replace(OTHER_SEEN, **change), OTHER) == expected  # type: ignore[arg-type]
+
+
+def test_all_differences_are_told_at_once() -> None:
+    assert problems(OTHER_SEEN) == [
+        "mapping is APDM, not EIM",
+        "there is hairpinning",
+        "there is no translation of ICMP errors",
+        "there is UPnP",
+        "new mappings live 20 s, not 120 s",
+        "packets from outside do not prolong a mapping",
+    ]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Observation) if field.name != "udp"])
+def test_each_thing_may_remain_unseen(field: str) -> None:
+    change: dict[str, object] = {"hosts": ()} | {field: () if field in ("addresses", "hosts") else None}
+    assert problems(dataclasses.replace(SEEN, **change)) == []  # type: ignore[arg-type]
+
+
+def test_of_a_lifetime_parts_may_remain_unseen() -> None:
+    assert problems(Observation(lifetimes=Lifetimes(None, None))) == []
+    assert problems(Observation(lifetimes=Lifetimes(None, 120, outbound=True))) == []
+
+
+def test_without_udp_nothing_else_is_told() -> None:
+    assert problems(dataclasses.replace(OTHER_SEEN, udp=False)) == ["no UDP passes"]
+    assert problems(OTHER_SEEN, NatBehaviour(udp=False)) == ["UDP passes, which it should not"]
+
+
 def test_a_second_more_or_less_is_as_meant() -> None:
     assert problems(dataclasses.replace(SEEN, lifetimes=Lifetimes(119, 121))) == []
 
@@ -79,6 +146,13 @@ def test_external_addresses_are_used_as_they_are_pooled() -> None:
     arbitrary = NatBehaviour(addresses=2, pooling=Pooling.ARBITRARY)
     both, one = ("198.51.100.7", "198.51.100.8"), ("198.51.100.7",)
     assert problems(Observation(addresses=one), paired) == []
+    assert problems(Observation(pooling=Pooling.ARBITRARY), NatBehaviour()) == []  # one address has no pooling
+    assert problems(Observation(addresses=("192.0.2.9", *one, "192.0.2.8")), paired) == [
+        "it uses 192.0.2.8, 192.0.2.9, which is not its own"
+    ]
+    assert problems(Observation(addresses=both, pooling=Pooling.PAIRED), arbitrary) == [
+        "pooling of external addresses is paired, not arbitrary"
+    ]
     assert problems(Observation(addresses=one), arbitrary) == ["it does not use 198.51.100.8"]
     assert problems(Observation(addresses=both, pooling=Pooling.ARBITRARY), arbitrary) == []
     assert problems(Observation(addresses=both, pooling=Pooling.ARBITRARY), paired) == [
