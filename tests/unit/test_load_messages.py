@@ -90,6 +90,58 @@ from tests.unit.helpers.topologies import errors, server_and, topology
             "lab.yaml:5: external cannot be a list of 0; it takes a list of the NAT's external IPv4 addresses",
         ),
         (
+            server_and("sites:\n  home:\n    external: [" + ", ".join(f"198.51.100.{n}" for n in range(1, 18)) + "]\n"),
+            "lab.yaml:5: external cannot be a list of 17; it takes a list of the NAT's external IPv4 addresses",
+        ),
+        (
+            server_and("sites:\n  home:\n    external: 198.51.100.1\n"),
+            "lab.yaml:5: external cannot be '198.51.100.1'; it takes a list of the NAT's external IPv4 addresses",
+        ),
+        (
+            server_and("sites:\n  home:\n    udp_timeout: 30\n"),
+            "lab.yaml:5: unknown option 'udp_timeout'; known: nat, behind, external, lan, link, clients",
+        ),
+        *(
+            (
+                server_and(f"sites:\n  home:\n    nat:\n      {option}: {value}\n"),
+                f"lab.yaml:6: {option} cannot be '{value}'; it takes {takes}",
+            )
+            for option, value, takes in (
+                ("filtering", "EIM", "EIF, ADF or APDF: from which remote endpoints packets come in (RFC 4787)"),
+                ("ports", "kept", "preserving, random or sequential: how external ports are chosen"),
+                ("delta", "0", "what is added to the last external port, for sequential ports, 1 to 16"),
+                ("delta", "17", "what is added to the last external port, for sequential ports, 1 to 16"),
+                (
+                    "collision",
+                    "share",
+                    "another or overload: whether a second host that wants a port gets another or shares it",
+                ),
+                ("hairpin", "perhaps", "true or false: whether inside hosts reach each other by external addresses"),
+                ("addresses", "0", "the number of the NAT's external addresses, 1 to 16"),
+                ("addresses", "17", "the number of the NAT's external addresses, 1 to 16"),
+                (
+                    "pooling",
+                    "any",
+                    "paired or arbitrary: whether an inside host keeps to one of the external addresses",
+                ),
+                ("udp_timeout", "0", "seconds that an idle UDP mapping lives, 1 to 3600"),
+                ("udp_timeout_new", "0", "seconds that an idle mapping lives before its first answer, 1 to 3600"),
+                ("inbound_refresh", "2", "true or false: whether packets from outside prolong a mapping as well"),
+                (
+                    "icmp_errors",
+                    "some",
+                    "true or false: whether ICMP errors about mapped packets are let through, translated",
+                ),
+                ("upnp", "igd", "true or false: whether inside hosts may open ports by UPnP, NAT-PMP and PCP"),
+                ("udp", "53", "true or false: whether UDP passes at all"),
+                (
+                    "engine",
+                    "ebtables",
+                    "iptables or nftables; by default iptables where it can do all of this exactly",
+                ),
+            )
+        ),
+        (
             server_and("sites:\n  home:\n    nat: [cone]\n"),
             "lab.yaml:5: nat cannot be a list of 1; it takes options: kind, mapping, filtering, ports, delta,"
             " collision, hairpin, addresses, pooling, udp_timeout, udp_timeout_new, inbound_refresh, icmp_errors, upnp,"
@@ -198,6 +250,113 @@ KINDS_SHOWN = (
         (
             server_and("sites:\n  home:\n    nat: conee\n"),
             f"lab.yaml:5: unknown NAT kind 'conee'; did you mean 'cone'? known: {KINDS_SHOWN}",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      kind: hotell\n      udp: no\n"),
+            f"lab.yaml:6: unknown NAT kind 'hotell'; did you mean 'hotel'? known: {KINDS_SHOWN}",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      kind: cone\n      mapping: ADM\n"),
+            "lab.yaml:7: cone has mapping EIM, not ADM; leave out kind, or mapping",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: cgn, filtering: APDF}\n"),
+            "lab.yaml:5: cgn has filtering EIF, not APDF; leave out kind, or filtering",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: office, mapping: EIM}\n"),
+            "lab.yaml:5: office has mapping APDM, not EIM; leave out kind, or mapping",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: port_symmetric, delta: 2}\n"),
+            "lab.yaml:5: random ports have no delta; take ports: sequential",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: sequential_port_symmetric, collision: another}\n"),
+            "lab.yaml:5: sequential ports cannot collide; take ports: preserving",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {mapping: ADM, filtering: ADF, collision: overload}\n"),
+            "lab.yaml:5: who shares a port cannot be told apart by ADM+ADF; take mapping: EIM and filtering: APDF, or"
+            " collision: another",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: home_router, udp_timeout_new: 181}\n"),
+            "lab.yaml:5: a new mapping cannot live longer than an established one, 180 s; take no more than"
+            " udp_timeout",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {addresses: 1}\n    external: [198.51.100.1, 198.51.100.2]\n"),
+            "lab.yaml:6: there are 2 addresses for 1; leave out addresses, or write all of them",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      kind: addr_symmetric\n      addresses: 1\n"),
+            "lab.yaml:7: addr_symmetric needs several external addresses; take two or more",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat:\n      kind: home_router\n      addresses: 2\n"),
+            "lab.yaml:6: iptables cannot do this exactly: its sets know the ports of one external address only;"
+            " nftables cannot do this exactly: its maps give each external port one owner, so there is no overloading;"
+            " change what the NAT does",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: cone, engine: iptables}\n    clients: {alice: , bob: }\n"),
+            "lab.yaml:5: iptables cannot do this exactly: of inside hosts with one local port only the first would get"
+            " EIF, since DNAT finds no other; leave out engine, or change the NAT",
+        ),
+        (
+            server_and("sites:\n  c: {nat: {kind: cone, engine: iptables}}\n  home: {behind: c}\n"),
+            "lab.yaml:4: iptables cannot do this exactly: of inside hosts with one local port only the first would get"
+            " EIF, since DNAT finds no other; leave out engine, or change the NAT",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: cone, upnp: yes}\n    external: [128.66.0.9, 203.0.113.1]\n"),
+            "lab.yaml:6: miniupnpd does not take 203.0.113.1 for a public address; take one of 128.66.0.0/16",
+        ),
+        (
+            server_and("sites:\n  home:\n    external: [192.0.2.254]\n"),
+            "lab.yaml:5: 192.0.2.254 is the address of the lab's core; take another one",
+        ),
+        (
+            server_and("sites:\n  a:\n  home:\n    behind: a\n    external:\n      - 198.51.100.9\n"),
+            "lab.yaml:8: 198.51.100.9 is outside of the site's LAN; take an address of 100.64.1.0/24",
+        ),
+        (
+            server_and("sites:\n  home:\n    external: [100.64.0.9]\n"),
+            "lab.yaml:5: 100.64.0.9 is not a public address of a lab; take one of 192.0.2.0/24, 198.51.100.0/24,"
+            " 203.0.113.0/24, 198.18.0.0/15, 128.66.0.0/16",
+        ),
+        *(
+            (
+                server_and(f"sites:\n  a: {{lan: 10.1.0.0/24}}\n  b:\n    behind: a\n    external: [{address}]\n"),
+                f"lab.yaml:7: {address} is {what}; take another one",
+            )
+            for address, what in (
+                ("10.1.0.1", "the network, gateway or broadcast address of 10.1.0.0/24"),
+                ("10.1.0.254", "where the lab measures the NAT from"),
+            )
+        ),
+        (
+            server_and(
+                "sites:\n  a:\n    clients: {alice: {ipv4: 100.64.1.254}}\n  b:\n    behind: a\n    external:"
+                " [100.64.1.253]\n"
+            ),
+            "lab.yaml:5: 100.64.1.254 is where the lab measures the NAT from; take another one",
+        ),
+        (
+            server_and(
+                "sites:\n  a:\n    clients:\n      alice: {ipv4: 100.64.1.9}\n  b:\n    behind: a\n    external:"
+                " [100.64.1.8, 100.64.1.9]\n"
+            ),
+            "lab.yaml:9: 100.64.1.9 is used twice (see line 6); take another one",
+        ),
+        (
+            server_and("sites:\n  a:\n    lan: 10.0.0.0/29\n  b: {nat: cgn, behind: a}\n"),
+            "lab.yaml:5: 4 addresses do not fit into 10.0.0.0/29; give the site a larger lan: 10.0.0.0/16",
+        ),
+        (
+            server_and("sites:\n  a: {behind: b}\n  b: {behind: cc}\n"),
+            "lab.yaml:5: unknown site 'cc'; known: a, b",
         ),
         (
             server_and("sites:\n  home:\n    nat:\n      kind: cone\n      filtering: ADF\n"),
@@ -408,6 +567,69 @@ KINDS_SHOWN = (
 )
 def test_parts_that_do_not_fit(text: str, error: str) -> None:
     assert errors(text) == [error]
+
+
+def test_nats_that_go_round_are_each_told() -> None:
+    assert errors(server_and("sites:\n  a: {behind: b}\n  b: {behind: c}\n  c: {behind: b}\n  d: {behind: d}\n")) == [
+        "lab.yaml:5: this goes round: b behind c behind b; have one of them on the Internet",
+        "lab.yaml:6: this goes round: c behind b behind c; have one of them on the Internet",
+        "lab.yaml:7: this goes round: d behind d; have one of them on the Internet",
+    ]
+
+
+def test_all_contradictions_of_one_nat_are_told() -> None:
+    assert errors(
+        server_and("""\
+            sites:
+              home:
+                nat:
+                  kind: cone
+                  mapping: APDM
+                  filtering: APDF
+                  delta: 3
+                  udp_timeout: 5
+                  udp_timeout_new: 6
+            """)
+    ) == [
+        "lab.yaml:7: cone has mapping EIM, not APDM; leave out kind, or mapping",
+        "lab.yaml:8: cone has filtering EIF, not APDF; leave out kind, or filtering",
+        "lab.yaml:9: preserving ports have no delta; take ports: sequential",
+        "lab.yaml:11: a new mapping cannot live longer than an established one, 5 s; take no more than udp_timeout",
+    ]
+
+
+@pytest.mark.parametrize(
+    "nat",
+    [
+        "{kind: cone, mapping: EIM, filtering: EIF, ports: random}",
+        "{kind: port_symmetric, ports: random}",
+        "{ports: sequential, delta: 16}",
+        "{collision: overload}",
+        "{kind: home_router, collision: another, hairpin: yes, addresses: 4}",
+        "{kind: home_router, udp_timeout: 20}",
+        "{kind: cgn, engine: nftables, pooling: arbitrary}",
+        "{kind: hotel, engine: nftables}",
+        "{udp_timeout: 20, udp_timeout_new: 20}",
+        "{kind: addr_symmetric, addresses: 16}",
+    ],
+)
+def test_what_goes_together(nat: str) -> None:
+    assert topology(f"{{servers: {{s: }}, sites: {{home: {{nat: {nat}}}}}}}")
+
+
+def test_lans_of_neighbours_may_be_the_same() -> None:
+    assert topology(
+        "{servers: {s: }, sites: {c: , a: {behind: c, lan: 10.0.0.0/24}, b: {behind: c, lan: 10.0.0.0/24},"
+        " d: {lan: 10.0.0.0/24}}}"
+    )
+
+
+def test_in_a_lan_with_clients_or_without_nats_fewer_addresses_are_taken() -> None:
+    lab = topology(
+        "{servers: {s: }, sites: {c: {lan: 10.0.0.0/24, clients: {x: {ipv4: 10.0.0.253}, y: {ipv4: 10.0.0.254}}},"
+        " d: {lan: 10.0.1.0/24, clients: {z: }}, e: {behind: d, external: [10.0.1.253]}}}"
+    )
+    assert [str(placed.client.ipv4) for placed in lab.clients()] == ["10.0.0.253", "10.0.0.254", "None"]
 
 
 def test_the_same_port_behind_two_nats_is_fine() -> None:
