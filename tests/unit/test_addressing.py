@@ -6,7 +6,21 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 
-from lab.topology.addressing import OVERFLOW, PORTS, PUBLIC, VANTAGE, Addresses, allocate
+import pytest
+
+from lab.topology.addressing import (
+    OVERFLOW,
+    PORTS,
+    PUBLIC,
+    UPNP,
+    VANTAGE,
+    Addresses,
+    allocate,
+    guest,
+    inside_hosts,
+    reserved,
+    vantage,
+)
 from lab.topology.model import Topology
 from tests.unit.helpers.topologies import topology
 
@@ -160,3 +174,92 @@ def test_ports_go_round_at_the_end() -> None:
     names = (f"c{index}" for index in range(100_000))
     at_the_end = next(name for name in names if allocate(topology(alone % name)).ports[name] == 60999)
     assert allocate(topology(lab % at_the_end)).ports[at_the_end] == 49152
+
+
+NESTED = """
+servers: {s: }
+sites:
+  plug: {nat: upnp_port_restricted}
+  outer: {nat: addr_symmetric}
+  first: {nat: cgn, behind: outer, clients: {alice: }}
+  inner: {behind: first}
+  other: {nat: {kind: cone, addresses: 2}, behind: outer, external: [100.64.1.4, 100.64.1.9]}
+  pair: {nat: {kind: upnp_port_symmetric, addresses: 2}, external: [128.66.0.1, 128.66.3.2]}
+"""
+
+
+def test_external_addresses_are_of_the_internet_or_of_the_lan_around() -> None:
+    addresses = allocate(topology(NESTED))
+    assert {name: written(own) for name, own in addresses.nats.items()} == {
+        "plug": ["128.66.0.2"],
+        "outer": ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"],
+        "first": ["100.64.1.2", "100.64.1.3", "100.64.1.5", "100.64.1.6"],
+        "inner": ["100.64.2.3"],
+        "other": ["100.64.1.4", "100.64.1.9"],
+        "pair": ["128.66.0.1", "128.66.3.2"],
+    }
+    assert addresses.public.keys() == {"s", "plug-nat", "outer-nat", "pair-nat"}
+    assert all(addresses.public[f"{name}-nat"] == addresses.nats[name] for name in ("plug", "outer", "pair"))
+    assert written(addresses.clients.values()) == ["100.64.2.2"]
+
+
+def test_lans_with_nats_in_them_are_of_the_shared_prefix() -> None:
+    assert {name: str(lan) for name, lan in allocate(topology(NESTED)).lans.items()} == {
+        "plug": "192.168.1.0/24",
+        "outer": "100.64.1.0/24",
+        "first": "100.64.2.0/24",
+        "inner": "192.168.2.0/24",
+        "other": "192.168.3.0/24",
+        "pair": "192.168.4.0/24",
+    }
+
+
+def test_a_lan_that_is_somebodys_own_is_not_allocated() -> None:
+    lab = topology("{servers: {s: }, sites: {a: , b: {lan: 100.64.1.0/24}, c: {behind: a}, d: {lan: 192.168.1.0/24}}}")
+    assert {name: str(lan) for name, lan in allocate(lab).lans.items()} == {
+        "a": "100.64.2.0/24",
+        "b": "100.64.1.0/24",
+        "c": "192.168.2.0/24",
+        "d": "192.168.1.0/24",
+    }
+
+
+@pytest.mark.parametrize(
+    ("site", "hosts", "taken"),
+    [
+        ("plug", 1, ["10.0.0.0", "10.0.0.1", "10.0.0.13", "10.0.0.15"]),
+        ("outer", 1 + 4 + 2, ["10.0.0.0", "10.0.0.1", "10.0.0.13", "10.0.0.14", "10.0.0.15"]),
+        ("first", 1 + 1, ["10.0.0.0", "10.0.0.1", "10.0.0.14", "10.0.0.15"]),
+    ],
+)
+def test_addresses_for_measuring_are_kept_free_where_they_are_needed(site: str, hosts: int, taken: list[str]) -> None:
+    lab, lan = topology(NESTED), IPv4Network("10.0.0.0/28")
+    assert written(sorted(reserved(lab, site, lan))) == taken
+    assert inside_hosts(lab, site) == hosts
+    assert str(guest(lan)) == "10.0.0.13"
+
+
+def test_where_a_nat_is_measured_from() -> None:
+    lab = topology(NESTED)
+    lans = allocate(lab).lans
+    assert written(VANTAGE) == written(vantage(lab, "outer", lans["outer"])) == ["192.0.2.1", "192.0.2.254"]
+    assert written(vantage(lab, "first", lans["outer"])) == ["100.64.1.1", "100.64.1.254"]
+    assert written(vantage(lab, "inner", lans["first"])) == ["100.64.2.1", "100.64.2.254"]
+
+
+def test_the_smallest_lan_is_filled() -> None:
+    lab = topology("{servers: {s: }, sites: {o: {lan: 10.0.0.0/29}, h: {behind: o, nat: {addresses: 3}}}}")
+    assert written(allocate(lab).nats["h"]) == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+def test_many_nats_with_upnp() -> None:
+    names = [f"n{index}" for index in range(300)]
+    lab = Topology.model_validate(
+        {"servers": {"s": None}, "sites": {name: {"nat": "upnp_port_symmetric"} for name in names}}
+    )
+    nats = allocate(lab).nats
+    everything = [address for own in nats.values() for address in own]
+    assert len(set(everything)) == 300
+    assert all(address in UPNP for address in everything)
+    assert written(nats["n253"]) == ["128.66.0.254"]
+    assert written(nats["n254"]) == ["128.66.1.1"]

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.nat.kinds import KINDS, Filtering, NatBehaviour
+from lab.nat.kinds import KINDS, NAMES, PRESETS, Collision, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.plan import LinkQuality
 from lab.topology.load import TopologyError, load, parse
 from lab.topology.model import Checks, Client, Expect, Host, Nat, Relay, Server, Site, Topology
@@ -105,6 +105,58 @@ def test_every_option_is_understood() -> None:
         "hairpin",
     )
     assert lab.checks.without == ("alone",)
+
+
+@pytest.mark.parametrize(
+    ("nat", "behaviour", "name"),
+    [
+        ("cone", KINDS["cone"], "cone"),
+        ("{kind: cone}", KINDS["cone"], "cone"),
+        ("{kind: cone, udp_timeout: 9}", NatBehaviour(filtering=Filtering.EIF, udp_timeout=9), "cone"),
+        ("", KINDS["port_restricted"], "port_restricted"),
+        ("{}", NatBehaviour(), "EIM+APDF"),
+        ("{mapping: ADM, filtering: EIF}", NatBehaviour(Mapping.ADM, Filtering.EIF), "ADM+EIF"),
+        ("{ports: sequential, delta: 3}", NatBehaviour(ports=PortChoice.SEQUENTIAL, delta=3), "EIM+APDF"),
+        ("{upnp: yes, udp_timeout_new: 5}", NatBehaviour(upnp=True, udp_timeout_new=5), "EIM+APDF"),
+        ("{inbound_refresh: no, icmp_errors: no}", NatBehaviour(inbound_refresh=False, icmp_errors=False), "EIM+APDF"),
+        ("{addresses: 3, pooling: arbitrary}", NatBehaviour(addresses=3, pooling=Pooling.ARBITRARY), "EIM+APDF"),
+        ("{collision: overload}", NatBehaviour(collision=Collision.OVERLOAD), "EIM+APDF"),
+        ("{udp: no}", NatBehaviour(udp=False), "no UDP"),
+        ("home_router", PRESETS["home_router"], "home_router"),
+        (
+            "{kind: home_router, udp_timeout: 20}",
+            NatBehaviour(collision=Collision.OVERLOAD, udp_timeout=20),
+            "home_router",
+        ),
+        (
+            "{kind: home_router, udp_timeout: 20, udp_timeout_new: 10}",
+            NatBehaviour(collision=Collision.OVERLOAD, udp_timeout=20, udp_timeout_new=10),
+            "home_router",
+        ),
+    ],
+)
+def test_what_is_said_of_a_nat(nat: str, behaviour: NatBehaviour, name: str) -> None:
+    site = topology(f"{{servers: {{s: }}, sites: {{home: {{nat: {nat} }}}}}}").sites["home"]
+    assert (site.behaviour, site.nat.name) == (behaviour, name)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_kind_may_be_named(kind: str) -> None:
+    site = topology(f"{{servers: {{s: }}, sites: {{home: {{nat: {kind}}}}}}}").sites["home"]
+    assert site.nat == Nat(kind=kind)
+    assert site.behaviour == NAMES[kind]
+
+
+def test_sites_behind_sites() -> None:
+    lab = topology("{servers: {s: }, sites: {a: {behind: b}, b: {behind: c}, c: , d: {behind: b}, e: }}")
+    assert {name: lab.chain(name) for name in lab.sites} == {
+        "a": ("a", "b", "c"),
+        "b": ("b", "c"),
+        "c": ("c",),
+        "d": ("d", "b", "c"),
+        "e": ("e",),
+    }
+    assert {name: lab.nested(name) for name in lab.sites} == {"a": (), "b": ("a", "d"), "c": ("b",), "d": (), "e": ()}
 
 
 def test_quotes_make_text_of_anything() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lab.check.expectation import expectations
-from lab.nat import nftables, upnp
-from lab.nat.kinds import Filtering, NatBehaviour
+from lab.nat import engines, nftables, upnp
+from lab.nat.kinds import Engine, Filtering, NatBehaviour, PortChoice
 from lab.nat.setup import NatSetup
 from lab.plan import Interface, LinkQuality, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
 from lab.planner import plan
@@ -275,6 +275,211 @@ def test_a_nat_behind_a_nat() -> None:
     assert (home.nat.upstream, home.nat.vantage) == ("carrier-nat", ("100.64.1.1", "100.64.1.254"))
     lan = next(network for network in lab.networks if network.name == "lan--carrier")
     assert lan.members == (("carrier-nat", "lan"), ("home-nat", "wan"))
+
+
+NESTED = """
+    name: nested
+    servers: {server: }
+    sites:
+      carrier: {nat: cgn, clients: {carla: }}
+      flat: {nat: {kind: cone, addresses: 2}, behind: carrier, link: {loss: 3%}}
+      attic: {nat: port_restricted, behind: flat, clients: {ben: {link: {rate: 1mbit}}}}
+      alone: {nat: {kind: addr_symmetric, addresses: 2}, clients: {dora: }}
+"""
+
+
+@pytest.fixture(scope="module")
+def nested() -> Plan:
+    return plan(topology(NESTED))
+
+
+def facts(lab: Plan, name: str) -> Nat:
+    found = lab.node(name).nat
+    assert found is not None
+    return found
+
+
+def test_nested_nats_come_after_those_on_the_internet(nested: Plan) -> None:
+    assert [node.name for node in nested.nodes] == [
+        *("internet", "server", "carrier-nat", "alone-nat"),
+        *("flat-nat", "attic-nat", "carla", "ben", "dora"),
+    ]
+
+
+def test_the_core_knows_nothing_of_nested_nats(nested: Plan) -> None:
+    core = nested.node("internet")
+    assert [interface.name for interface in core.interfaces] == ["server", "carrier-nat", "alone-nat"]
+    assert [(each.destination, each.interface) for each in core.routes if each.kind == "unicast"] == [
+        ("192.0.2.2/32", "server"),
+        ("192.0.2.3/32", "server"),
+        *((f"198.51.100.{number}/32", "carrier-nat") for number in (1, 2, 3, 4)),
+        *((f"198.51.100.{number}/32", "alone-nat") for number in (5, 6)),
+    ]
+
+
+def test_interfaces_of_nested_nats(nested: Plan) -> None:
+    assert {name: nested.node(name).interfaces for name in ("carrier-nat", "flat-nat", "attic-nat")} == {
+        "carrier-nat": (
+            Interface(
+                name="wan",
+                network="internet--carrier-nat",
+                addresses=tuple(f"198.51.100.{number}/32" for number in (1, 2, 3, 4)),
+            ),
+            Interface(name="lan", network="lan--carrier", addresses=("100.64.1.1/24", "100.64.1.254/24")),
+        ),
+        "flat-nat": (
+            Interface(name="wan", network="lan--carrier", addresses=("100.64.1.3/24", "100.64.1.4/24")),
+            Interface(name="lan", network="lan--flat", addresses=("100.64.2.1/24", "100.64.2.254/24")),
+        ),
+        "attic-nat": (
+            Interface(name="wan", network="lan--flat", addresses=("100.64.2.2/24",)),
+            Interface(name="lan", network="lan--attic", addresses=("192.168.1.1/24",)),
+        ),
+    }
+
+
+def test_routes_of_nested_nats(nested: Plan) -> None:
+    assert nested.node("carrier-nat").routes == (
+        route("192.0.2.1/32", interface="wan"),
+        route("0.0.0.0/0", via="192.0.2.1", interface="wan"),
+    )
+    assert nested.node("flat-nat").routes == (route("0.0.0.0/0", via="100.64.1.1", interface="wan"),)
+    assert nested.node("attic-nat").routes == (route("0.0.0.0/0", via="100.64.2.1", interface="wan"),)
+    assert nested.node("ben").routes == (route("0.0.0.0/0", via="192.168.1.1", interface="eth0"),)
+
+
+def test_networks_of_nested_nats(nested: Plan) -> None:
+    lans = [network for network in nested.networks if network.kind == "lan"]
+    assert lans == [
+        Network(
+            name="lan--carrier",
+            kind="lan",
+            members=(("carrier-nat", "lan"), ("carla", "eth0"), ("flat-nat", "wan")),
+            qualities={"flat-nat": LinkQuality(loss=3.0)},
+        ),
+        Network(name="lan--flat", kind="lan", members=(("flat-nat", "lan"), ("attic-nat", "wan"))),
+        Network(
+            name="lan--attic",
+            kind="lan",
+            members=(("attic-nat", "lan"), ("ben", "eth0")),
+            qualities={"ben": LinkQuality(rate=1_000_000)},
+        ),
+        Network(name="lan--alone", kind="lan", members=(("alone-nat", "lan"), ("dora", "eth0"))),
+    ]
+    assert [network.name for network in nested.networks if network.kind == "p2p"] == [
+        "internet--server",
+        "internet--carrier-nat",
+        "internet--alone-nat",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "external", "hosts", "upstream", "vantage", "guest", "engine"),
+    [
+        (
+            "carrier-nat",
+            ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"],
+            ["100.64.1.2", "100.64.1.3", "100.64.1.4"],
+            "internet",
+            ("192.0.2.1", "192.0.2.254"),
+            None,
+            "nftables",
+        ),
+        (
+            "flat-nat",
+            ["100.64.1.3", "100.64.1.4"],
+            ["100.64.2.253", "100.64.2.2"],
+            "carrier-nat",
+            ("100.64.1.1", "100.64.1.254"),
+            "100.64.2.253/24",
+            "nftables",
+        ),
+        (
+            "attic-nat",
+            ["100.64.2.2"],
+            ["192.168.1.2"],
+            "flat-nat",
+            ("100.64.2.1", "100.64.2.254"),
+            None,
+            "iptables",
+        ),
+        (
+            "alone-nat",
+            ["198.51.100.5", "198.51.100.6"],
+            ["192.168.2.2"],
+            "internet",
+            ("192.0.2.1", "192.0.2.254"),
+            None,
+            "iptables",
+        ),
+    ],
+)
+def test_what_a_nat_is_meant_to_be(
+    nested: Plan,
+    name: str,
+    external: list[str],
+    hosts: list[str],
+    upstream: str,
+    vantage: tuple[str, str],
+    guest: str | None,
+    engine: str,
+) -> None:
+    found, rules = facts(nested, name), nested.node(name).firewall
+    assert rules is not None
+    assert [str(address) for address in found.setup.external] == external
+    assert [str(address) for address in found.setup.hosts] == hosts
+    assert found.setup.behaviour.addresses == len(external)
+    assert found.setup.seed == zlib.crc32(f"nested/{name}".encode())
+    assert (found.upstream, found.vantage, found.guest) == (upstream, vantage, guest)
+    assert rules == engines.firewall(found.setup, Engine(engine))
+    assert rules.engine == engine
+
+
+def test_a_nat_without_kind_is_called_by_its_point() -> None:
+    sites = "a: {nat: {mapping: ADM, filtering: EIF}}, b: {nat: {udp: no}}, c: {nat: {kind: cgn, hairpin: no}}, d:"
+    lab = plan(topology(f"{{servers: {{s: }}, sites: {{{sites} }}}}"))
+    assert [facts(lab, f"{name}-nat").kind for name in "abcd"] == ["ADM+EIF", "no UDP", "cgn", "port_restricted"]
+    assert facts(lab, "c-nat").setup.behaviour == NatBehaviour(
+        filtering=Filtering.EIF, ports=PortChoice.RANDOM, addresses=4, udp_timeout=300
+    )
+
+
+def test_external_addresses_that_are_written_down_are_counted() -> None:
+    lab = plan(topology("{servers: {s: }, sites: {a: {nat: cgn, external: [203.0.113.9, 198.18.0.1]}}}"))
+    assert facts(lab, "a-nat").setup.behaviour.addresses == 2
+    assert lab.node("a-nat").interfaces[0].addresses == ("203.0.113.9/32", "198.18.0.1/32")
+
+
+@pytest.mark.parametrize(
+    ("nat", "engine", "timeouts"),
+    [
+        ("port_restricted", "iptables", ("120", "120")),
+        ("{kind: port_restricted, udp_timeout: 7}", "iptables", ("7", "7")),
+        ("{kind: port_restricted, engine: nftables}", "nftables", ("2", "2")),
+        ("{kind: port_restricted, engine: nftables, udp_timeout: 1}", "nftables", ("1", "1")),
+        ("home_router", "iptables", ("30", "180")),
+        ("{kind: home_router, udp_timeout: 20}", "iptables", ("20", "20")),
+        ("office", "iptables", ("30", "60")),
+        ("hotel", "iptables", ("120", "120")),
+        ("cgn", "nftables", ("2", "2")),
+        ("{udp_timeout: 9, udp_timeout_new: 1}", "nftables", ("1", "2")),
+    ],
+)
+def test_the_sysctls_of_a_nat_come_with_its_rules(nat: str, engine: str, timeouts: tuple[str, str]) -> None:
+    node = plan(topology(f"{{servers: {{s: }}, sites: {{home: {{nat: {nat}, clients: {{a: }}}}}}}}")).node("home-nat")
+    assert node.firewall is not None
+    assert node.firewall.engine == engine
+    assert node.firewall.sysctls == {
+        "net.netfilter.nf_conntrack_udp_timeout": timeouts[0],
+        "net.netfilter.nf_conntrack_udp_timeout_stream": timeouts[1],
+    }
+    assert not any("conntrack" in name for name in node.sysctls)
+
+
+def test_the_ports_of_a_nat_depend_on_the_names_of_lab_and_nat() -> None:
+    text = "{name: %s, servers: {s: }, sites: {%s: {nat: cgn}}}"
+    seeds = {facts(plan(topology(text % names)), f"{names[1]}-nat").setup.seed for names in (("x", "a"), ("y", "a"))}
+    assert seeds == {zlib.crc32(b"x/a-nat"), zlib.crc32(b"y/a-nat")}
 
 
 def test_a_nat_with_upnp() -> None:
