@@ -19,6 +19,9 @@ _MTU: Final = 1514
 _LATENCY: Final = "100ms"
 """How long packets may wait for their turn before they are dropped, as in a router with a small buffer."""
 
+_SLOWEST: Final = 1000
+"""Bits a second; `tc` takes less than a byte a second for no rate, and one packet in minutes is as good as none."""
+
 NETEM: Final = ("delay", "jitter", "reorder")
 
 
@@ -29,7 +32,10 @@ def percentage(written: object) -> float:
 
 def rate(written: object) -> int:
     """Bits a second from ``10mbit``. Raises ValueError."""
-    return int(_number(written, _RATES | {"": 1}))
+    bits = _number(written, _RATES | {"": 1})
+    if 0 < bits < _SLOWEST:
+        raise ValueError(f"less than {show_rate(_SLOWEST)} is too slow")
+    return int(bits)
 
 
 def milliseconds(written: object) -> float:
@@ -73,7 +79,9 @@ def loss_rules(interface: str, quality: LinkQuality) -> str:
     """An nftables table that drops what an interface sends, in place of the one before."""
     table = f"table netdev link-{interface}"
     text = f"{table}\ndelete {table}\n"
-    drop = "drop" if quality.down else f"numgen random mod 1000000 < {round(quality.loss * 10000)} drop"
+    lost = round(quality.loss * 10000)
+    all_ = quality.down or lost >= 1_000_000  # nft refuses a comparison that is always true
+    drop = "drop" if all_ else f"numgen random mod 1000000 < {lost} drop"
     if not quality.down and not quality.loss:
         return text
     hook = f'type filter hook egress device "{interface}" priority 0;'

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Mapping
 
 from lab.backends.linux import NetworkNamespaces
 from lab.link import loss_rules, queue, uplinks
-from lab.node import run_tool
+from lab.node import NodeError, run_tool
 from lab.plan import LinkQuality, Plan
 
 
@@ -27,6 +28,20 @@ def shape(plan: Plan, changed: Mapping[str, LinkQuality], namespaces: NetworkNam
                 wanted = queue(interface, quality)
                 if wanted:
                     run_tool(node, ("tc", *wanted))
-                else:  # there may be none
+                else:  # there may be none, and without tc there is none
                     clear = ("tc", "qdisc", "del", "dev", interface, "root")
-                    subprocess.run(clear, capture_output=True, check=False)
+                    with contextlib.suppress(FileNotFoundError):
+                        subprocess.run(clear, capture_output=True, check=False)
+
+
+def change(
+    plan: Plan, links: dict[str, LinkQuality], node: str, quality: LinkQuality, namespaces: NetworkNamespaces
+) -> None:
+    """Make one node's link so, and note it in `links`. Raises NodeError; then the link is as it was, at both ends."""
+    try:
+        shape(plan, {node: quality}, namespaces)
+    except NodeError:
+        with contextlib.suppress(NodeError):  # what cannot be undone could not be done either
+            shape(plan, {node: links[node]}, namespaces)
+        raise
+    links[node] = quality

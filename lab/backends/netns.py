@@ -39,14 +39,17 @@ def preflight(plan: Plan) -> None:
         missing.append("/dev/net/tun cannot be opened: load the module (modprobe tun) or allow its use (chmod 666)")
     os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}"
     firewalls = [node.firewall for node in plan.nodes if node.firewall is not None]
-    for command, needed in (
-        ("iptables-restore", any(firewall.iptables for firewall in firewalls)),
-        ("ipset", any(firewall.ipset for firewall in firewalls)),
-        ("nft", any(firewall.nftables for firewall in firewalls)),
+    imperfect = any(network.qualities for network in plan.networks)
+    for command, whose, needed in (
+        ("iptables-restore", "NATs", any(firewall.iptables for firewall in firewalls)),
+        ("ipset", "NATs", any(firewall.ipset for firewall in firewalls)),
+        ("nft", "NATs", any(firewall.nftables for firewall in firewalls)),
+        ("nft", "links", imperfect),
+        ("tc", "links", imperfect),
     ):
         if needed and shutil.which(command) is None:
-            package = {"iptables-restore": "iptables", "nft": "nftables"}.get(command, command)
-            missing.append(f"the command {command} is missing, and NATs need it: install the package {package}")
+            package = {"iptables-restore": "iptables", "nft": "nftables", "tc": "iproute2"}.get(command, command)
+            missing.append(f"the command {command} is missing, and {whose} need it: install the package {package}")
     if os.geteuid() != 0 and not _user_namespaces():
         missing.append(
             "unprivileged user namespaces are switched off: run as root, or allow them"
@@ -60,7 +63,7 @@ def preflight(plan: Plan) -> None:
         for option in NETEM
         if getattr(quality, option)
     ]
-    if slow and not has_netem():
+    if slow and shutil.which("tc") is not None and not has_netem():
         missing.append(f"links of {', '.join(slow)}: {NO_NETEM}")
     if missing:
         raise MachineError("\n".join(missing))

@@ -132,11 +132,21 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGCHLD, self._nodes.reap)
         server = await asyncio.start_unix_server(self._answer, sock=unix.listen(self._lab.socket), limit=_REQUEST)
-        starting = asyncio.create_task(self._start_programs(tell, measure=measure))
+        starting = asyncio.create_task(self._start(tell, measure=measure))
         await self._stop.wait()
         starting.cancel()
         server.close()
         await self._nodes.shut_down()
+
+    async def _start(self, tell: Tell, *, measure: bool) -> None:
+        """Start the programs; whoever waits for the lab is told when that fails, and the lab ends."""
+        try:
+            await self._start_programs(tell, measure=measure)
+        except Exception as error:
+            why = str(error) if isinstance(error, NodeError) else f"the supervisor failed: {error}"
+            _log.exception("the programs cannot be started")
+            tell(_failed(why, self._lab))
+            self._stop.set()
 
     async def _start_programs(self, tell: Tell, *, measure: bool) -> None:
         """Servers first, since clients ask them at once, then relays and hosts, then clients."""
@@ -203,8 +213,7 @@ class Supervisor:
                     await send({"links": {node: quality.model_dump() for node, quality in self._links.items()}})
                 case "link":
                     quality = LinkQuality.model_validate(request["quality"])
-                    links.shape(self._plan, {request["node"]: quality}, self._nodes.namespaces)
-                    self._links[request["node"]] = quality
+                    links.change(self._plan, self._links, request["node"], quality, self._nodes.namespaces)
                     await send({"event": "done"})
                 case "rules":
                     await send({"rules": nats.rules(self._plan, request["node"], self._nodes)})

@@ -65,7 +65,9 @@ class Link(Options):
     """How good a node's link to the next one upstream is, in both directions."""
 
     loss: Percentage = Field(default=0, description="the percentage of packets that get lost, 0 to 100")
-    rate: Rate = Field(default=0, description="bits a second, such as 512kbit, 10mbit or 1gbit; 0 for no limit")
+    rate: Rate = Field(
+        default=0, description="bits a second, such as 512kbit, 10mbit or 1gbit, from 1kbit on; 0 for no limit"
+    )
     delay: Milliseconds = Field(default=0, description="a time such as 50ms or 1s, up to 10s; it needs netem")
     jitter: Milliseconds = Field(
         default=0, description="the time by which the delay varies, such as 5ms; it needs netem"

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.backends.netns import has_netem
-from lab.state import all_labs
+from lab.backends import netns
+from lab.backends.netns import MachineError, has_netem
+from lab.plan import LinkQuality
+from lab.planner import plan
+from lab.state import Lab, StateError, all_labs
+from lab.topology.load import parse
 from tests.e2e.conftest import Start
-from tests.e2e.labs import SMALL, RunningLab, cli, running
+from tests.e2e.labs import SMALL, RunningLab, cli, running, until
 
 pytestmark = pytest.mark.e2e
 
@@ -86,6 +92,8 @@ def test_a_link_loses_as_much_as_it_should_in_both_directions(lab: RunningLab) -
             break
         assert attempt < 19
     assert 0.34 * COUNT < back < 0.46 * COUNT
+    change(lab, "alice", "--loss", "100%")
+    assert counted(lab, "alice", "internet", 200)[0] == 0
     change(lab, "alice", "--clear")
     assert counted(lab, "internet", "alice")[0] == COUNT
 
@@ -154,3 +162,54 @@ def test_a_running_lab_refuses_delay_where_there_is_no_netem(lab: RunningLab) ->
     assert result.returncode == (0 if has_netem() else 3)
     if not has_netem():
         assert "this kernel has no sch_netem" in result.stderr
+
+
+def test_a_change_that_the_kernel_refuses_leaves_the_link_as_it_was(lab: RunningLab) -> None:
+    def rules() -> list[str]:
+        ends = (("cut-nat", "wan"), ("internet", "cut-nat"))
+        return [lab.exec(node, "nft", "list", "table", "netdev", f"link-{name}").stdout for node, name in ends]
+
+    change(lab, "cut-nat", "--loss", "10")
+    before = rules()
+    with pytest.raises(StateError, match="rate"):
+        lab.lab.ask_once("link", node="cut-nat", quality=LinkQuality(loss=50, rate=1).model_dump())
+    assert rules() == before
+    assert lab.lab.ask_once("links")["links"]["cut-nat"]["loss"] == 10
+    change(lab, "cut-nat", "--clear")
+
+
+REFUSED = """
+import sys
+from lab.backends import links
+from lab.cli import app
+from lab.node import NodeError
+
+def refuse(*_):
+    raise {error}("lossy-nat: refused")
+
+links.shape = refuse
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("error", ["NodeError", "RuntimeError"])
+def test_up_ends_when_a_link_cannot_be_made_so(tmp_path: Path, error: str) -> None:
+    path = tmp_path / "links.yaml"
+    path.write_text(LINKS)
+    command = (sys.executable, "-c", REFUSED.format(error=error), "up", str(path), "--name", "refused")
+    try:
+        up = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert up.returncode == 1
+        assert "lossy-nat: refused" in up.stderr
+        until(lambda: Lab("refused").pid() is None)
+    finally:
+        Lab("refused").down()
+
+
+@pytest.mark.parametrize(("command", "package"), [("nft", "nftables"), ("tc", "iproute2")])
+def test_tools_that_links_need_are_looked_for_first(
+    monkeypatch: pytest.MonkeyPatch, command: str, package: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None if name == command else f"/usr/sbin/{name}")
+    with pytest.raises(MachineError, match=f"command {command} is missing, and links need it: .* {package}"):
+        netns.preflight(plan(parse(LINKS.encode(), "links.yaml")))

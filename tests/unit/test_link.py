@@ -41,6 +41,16 @@ def test_rates_are_shown_as_they_are_written(bits: int, shown: str) -> None:
     assert show_rate(bits) == shown
 
 
+@pytest.mark.parametrize("written", ["1bit", "0.4bit", "999", "0.9kbit"])
+def test_a_rate_that_tc_would_take_for_none_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="less than 1kbit is too slow"):
+        rate(written)
+
+
+def test_no_limit_and_the_slowest_rate() -> None:
+    assert (rate("0"), rate("1kbit")) == (0, 1000)
+
+
 def test_what_does_not_go_together() -> None:
     assert list(problems(LinkQuality(loss=5, rate=9600, delay=5, jitter=5, reorder=5))) == []
     assert [option for option, *_ in problems(LinkQuality(jitter=5, reorder=5))] == ["jitter", "reorder"]
@@ -66,6 +76,9 @@ def test_loss_is_a_filter_of_what_is_sent() -> None:
     assert "numgen random mod 1000000 < 15000 drop" in loss_rules("wan", LinkQuality(loss=1.5))
     assert 'hook egress device "wan"' in loss_rules("wan", LinkQuality(loss=1.5))
     assert "\n    drop\n" in loss_rules("wan", LinkQuality(loss=1.5, down=True))
+    assert "\n    drop\n" in loss_rules("wan", LinkQuality(loss=100))
+    assert "\n    drop\n" in loss_rules("wan", LinkQuality(loss=99.99999))
+    assert "< 999999 drop" in loss_rules("wan", LinkQuality(loss=99.9999))
 
 
 def test_a_rate_is_a_bucket_and_delays_are_netem() -> None:

@@ -163,8 +163,8 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        link:\n          rate: fast\n"),
-            "lab.yaml:8: rate cannot be 'fast'; it takes bits a second, such as 512kbit, 10mbit or 1gbit; 0 for no"
-            " limit",
+            "lab.yaml:8: rate cannot be 'fast'; it takes bits a second, such as 512kbit, 10mbit or 1gbit, from 1kbit"
+            " on; 0 for no limit",
         ),
         (
             "servers:\n  server: {link: {delay: 11s}}\n",
