@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lab.nat.kinds import KINDS, NAMES, PRESETS, Collision, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.plan import LinkQuality
 from lab.topology.load import TopologyError, load, parse
-from lab.topology.model import Checks, Client, Expect, Host, Nat, Relay, Server, Site, Topology
+from lab.topology.model import Checks, Client, Expect, Host, Link, Nat, Relay, Server, Site, Topology
 from tests.unit.helpers.topologies import errors, server_and, topology
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -382,13 +382,14 @@ def test_no_text_breaks_it(text: str) -> None:
     refused_or_right(text.encode())
 
 
-MODELS = (Topology, Server, Relay, Host, Site, Client, Checks, Expect)
+MODELS = (Topology, Server, Relay, Host, Site, Nat, Client, Link, Checks, Expect)
 KEYS = [
     *(alias for model in MODELS for alias in model.fields()),
     *("a", "b", "[key]", ""),
 ]
 VALUES = [
     *("a", "b", "local", "miredo", "teredo-lab", "cone", "addr_symmetric", "ring", "reachable", "yes", "x;y"),
+    *("cgn", "home_router", "hotel", "EIM", "ADM", "EIF", "sequential", "overload", "arbitrary", "nftables", "3", "5%"),
     *("192.0.2.4", "10.0.0.0/8", "192.168.1.2", "4000", "-1"),
 ]
 
@@ -403,6 +404,7 @@ VALUES = [
 )
 def test_no_tree_breaks_it(tree: object) -> None:
     refused_or_right(yaml.safe_dump({"servers": {"a": None}, "sites": {"b": {"clients": tree}}}).encode())
+    refused_or_right(yaml.safe_dump({"servers": {"a": None}, "sites": {"a": tree, "b": {"nat": tree}}}).encode())
     refused_or_right(yaml.safe_dump(tree).encode())
     if isinstance(tree, dict):
         refused_or_right(yaml.safe_dump({"servers": {"a": None}, **tree}).encode())
