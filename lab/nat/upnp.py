@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Final
 
 HTTP_PORT: Final = 5000
@@ -35,8 +34,15 @@ Its chain for outgoing packets is called from nowhere: a mapping made by UPnP is
 """
 
 
-def configuration(node: str, external: IPv4Address, directory: Path) -> str:
-    """miniupnpd's configuration for a NAT's node; it keeps its files in `directory`, an absolute path."""
+CLEAR: Final = """flush chain inet upnp miniupnpd
+flush chain inet upnp prerouting_miniupnpd
+flush chain inet upnp postrouting_miniupnpd
+"""
+"""Closes all ports: miniupnpd leaves its rules behind when it ends."""
+
+
+def configuration(node: str, external: IPv4Address) -> str:
+    """miniupnpd's configuration for a NAT's node. There is no lease file, or ports would stay open over a reset."""
     options = {
         "ext_ifname": "wan",
         "ext_ip": external,
@@ -46,7 +52,6 @@ def configuration(node: str, external: IPv4Address, directory: Path) -> str:
         "enable_natpmp": "yes",
         "secure_mode": "yes",  # a host opens ports to itself only
         "system_uptime": "yes",
-        "lease_file": directory / "leases",
         "uuid": uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}.teredo-lab.invalid"),
         "friendly_name": node,
         "upnp_table_name": "upnp",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import subprocess
 from ipaddress import IPv4Address
 from typing import Any
 
-from lab.nat.upnp import HTTP_PORT, configuration
+from lab.nat.upnp import CLEAR, HTTP_PORT, configuration
 from lab.programs import daemon
 from lab.programs.base import Context
 
@@ -23,14 +25,20 @@ def problem() -> str | None:
 
 
 def upnp(options: dict[str, Any], context: Context) -> None:
-    """Open ports on request until SIGTERM."""
+    """Open ports on request until SIGTERM; none stays open then."""
     config = context.directory / f"{_NAME}.conf"
-    config.write_text(configuration(context.node, IPv4Address(options["external"]), context.directory))
+    config.write_text(configuration(context.node, IPv4Address(options["external"])))
     command = daemon.find(_NAME)
     assert command is not None
     pid_file = context.directory / f"{_NAME}.pid"
     arguments = (command, "-d", "-f", str(config), "-P", str(pid_file))
-    asyncio.run(daemon.run(arguments, _watch(options["inside"], context)))
+    with (context.directory / f"{_NAME}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a daemon that a change of the NAT has ended may still hold its port
+        try:
+            asyncio.run(daemon.run(arguments, _watch(options["inside"], context)))
+        finally:
+            # It fails where the NAT's rules have gone already, and the openings with them.
+            subprocess.run(("nft", "-f", "-"), input=CLEAR, text=True, capture_output=True, check=False)
 
 
 async def _watch(inside: str, context: Context) -> None:
