@@ -20,7 +20,7 @@ from lab.cli_nat import app as nat_app
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.plan import Plan
-from lab.state import Lab, StateError, node_facts
+from lab.state import Lab, RefusedError, StateError, node_facts
 from lab.topology.changes import pinned
 from lab.topology.load import TopologyError, load
 from lab.topology.model import Topology
@@ -348,12 +348,12 @@ def schema(
 
 
 def main() -> None:
-    """Entry point: problems of the lab's state become one line and exit code 2."""
+    """Entry point: problems of the lab's state become one line and exit code 2; 3 if the lab could not do it."""
     try:
         app()
     except StateError as error:
         err.print(f"teredo-lab: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(BAD_INPUT)
+        sys.exit(MACHINE if isinstance(error, RefusedError) else BAD_INPUT)
     except BrokenPipeError:
         sys.exit(FAILED)
 

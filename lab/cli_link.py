@@ -78,10 +78,10 @@ def _changed(before: dict[str, Any], given: dict[str, Any]) -> LinkQuality:
 
 
 def _need_netem(quality: LinkQuality) -> None:
-    from lab.backends.netns import NO_NETEM, has_netem  # noqa: PLC0415 - slow to import
+    from lab.backends.netns import why_no_netem  # noqa: PLC0415 - slow to import
 
-    if any(getattr(quality, option) for option in NETEM) and not has_netem():
-        fail(MACHINE, f"delay, jitter and reorder: {NO_NETEM}")
+    if any(getattr(quality, option) for option in NETEM) and (why := why_no_netem()) is not None:
+        fail(MACHINE, f"delay, jitter and reorder need netem, and {why}")
 
 
 def _show(links: dict[str, dict[str, Any]], *, as_json: bool) -> None:

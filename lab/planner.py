@@ -18,6 +18,7 @@ from lab.plan import Interface, Nat, Network, NodePlan, Plan, Program, Route, So
 from lab.topology.addressing import CORE, VANTAGE, Addresses, allocate, gateway, guest, inside_hosts, vantage
 from lab.topology.model import (
     LOCAL,
+    REFRESH_INTERVAL,
     RELAY_PORT,
     Host,
     Link,
@@ -296,7 +297,8 @@ def _client(topology: Topology, placed: PlacedClient, addresses: Addresses) -> N
         "tun": TUN,
     }
     if client.program == "teredo-lab":
-        options |= client.model_dump(include={"refresh_interval", "client_id", "secret"})
+        options |= client.model_dump(include={"client_id", "secret"})
+        options["refresh_interval"] = client.refresh_interval or REFRESH_INTERVAL
     return NodePlan(
         name=name,
         role="client",

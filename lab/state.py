@@ -30,6 +30,10 @@ class StateError(Exception):
     """A lab is not in the state that a command needs; the message says what to do."""
 
 
+class RefusedError(StateError):
+    """A lab could not do what was asked: the kernel refused it, or a program of the lab's failed."""
+
+
 def root() -> Path:
     """The directory of all labs of this user: $TEREDO_LAB_RUN, else below /run, else below /tmp."""
     if ENVIRONMENT in os.environ:
@@ -126,7 +130,10 @@ class Lab:
         return was_there
 
     def ask(self, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """Send a command to the supervisor and yield its answers until the last. Raises StateError."""
+        """Send a command to the supervisor and yield its answers until the last.
+
+        Raises StateError, and RefusedError if the lab could not do it.
+        """
         if self.pid() is None:
             raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
         try:
@@ -141,12 +148,12 @@ class Lab:
                     if answer.get("event") == "end":
                         return
                     if "problem" in answer:
-                        raise StateError(answer["problem"])
+                        raise RefusedError(answer["problem"])
                     yield answer
         raise StateError(f"lab {self.name!r} has died; its log is {self.supervisor_log}")
 
     def ask_once(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """The only answer to a command. Raises StateError."""
+        """The only answer to a command; raises what `ask` raises."""
         for answer in self.ask(command, **arguments):
             return answer
         raise StateError(f"lab {self.name!r} gave no answer to {command}")

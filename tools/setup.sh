@@ -80,12 +80,12 @@ install() {
     disable_daemons "${required[@]}" "${optional[@]}"
 }
 
-# Debian starts the daemons of Miredo and coturn on the machine itself when their packages are installed. Nobody asked
+# Debian starts the daemons of Miredo, coturn and miniupnpd on the machine itself when their packages are installed. Nobody asked
 # for that: the lab starts its own in its namespaces. Answers whether it is certain that none will be started.
 forbid_daemons() {
     if [[ -e $POLICY ]] && ! grep -qF "$POLICY_MARK" "$POLICY"; then
         local service answer
-        for service in miredo coturn; do
+        for service in miredo coturn miniupnpd; do
             answer=0
             "$POLICY" "$service" start >/dev/null 2>&1 || answer=$?
             ((answer == 101)) && continue
@@ -96,7 +96,7 @@ forbid_daemons() {
     fi
     trap 'rm -f "$POLICY"' EXIT
     printf '%s\n' '#!/bin/sh' "$POLICY_MARK, while packages are installed: keeps their daemons from being started" \
-        'case "$*" in *miredo* | *coturn*) exit 101 ;; esac' >"$POLICY"
+        'case "$*" in *miredo* | *coturn* | *miniupnpd*) exit 101 ;; esac' >"$POLICY"
     chmod 755 "$POLICY"
 }
 
@@ -104,7 +104,8 @@ forbid_daemons() {
 disable_daemons() {
     local service
     for service; do
-        case $service in miredo* | coturn) ;; *) continue ;; esac
+        service=${service%-nftables}
+        case $service in miredo* | coturn | miniupnpd) ;; *) continue ;; esac
         if command -v systemctl >/dev/null; then systemctl --quiet disable "$service" >/dev/null 2>&1 || true; fi
         if command -v update-rc.d >/dev/null; then update-rc.d "$service" disable >/dev/null 2>&1 || true; fi
     done

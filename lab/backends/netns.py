@@ -22,8 +22,10 @@ from lab.state import Lab, StateError, node_facts
 _TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
+_NO_TC = "the command tc is missing: install the package iproute2"
+
 NO_NETEM = (
-    "they need netem, and this kernel has no sch_netem: load it (modprobe sch_netem; on Ubuntu it is in the package"
+    "this kernel has no sch_netem: load it (modprobe sch_netem; on Ubuntu it is in the package"
     " linux-modules-extra-$(uname -r)), or leave out delay, jitter and reorder"
 )
 
@@ -64,9 +66,16 @@ def preflight(plan: Plan) -> None:
         if getattr(quality, option)
     ]
     if slow and shutil.which("tc") is not None and not has_netem():
-        missing.append(f"links of {', '.join(slow)}: {NO_NETEM}")
+        missing.append(f"links of {', '.join(slow)}: they need netem, and {NO_NETEM}")
     if missing:
         raise MachineError("\n".join(missing))
+
+
+def why_no_netem() -> str | None:
+    """What this machine lacks to delay packets; None if it can."""
+    if shutil.which("tc", path=f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}") is None:
+        return _NO_TC
+    return None if has_netem() else NO_NETEM
 
 
 def has_netem() -> bool:

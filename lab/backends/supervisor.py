@@ -124,6 +124,7 @@ class Supervisor:
         self._nodes.took("wired")
         load_firewalls(self._plan, self._nodes.namespaces, progress)
         self._nodes.took("firewalls loaded")
+        self._shape_links(measured=False)
         self._nodes.ready()
 
     async def serve(self, tell: Tell, *, measure: bool) -> None:
@@ -176,8 +177,16 @@ class Supervisor:
             self._nodes.took("NATs measured")
         else:
             nats.trust(self._plan, self._nodes)
-        imperfect = {node: quality for node, quality in self._links.items() if quality != LinkQuality()}
-        links.shape(self._plan, imperfect, self._nodes.namespaces)  # only now: lost packets tell nothing of a NAT
+        self._shape_links(measured=True)  # only now: lost packets tell nothing of a NAT
+
+    def _shape_links(self, *, measured: bool) -> None:
+        """Make the links as bad as they shall be: those that packets pass which measure NATs, or the others."""
+        imperfect = {
+            node: quality
+            for node, quality in self._links.items()
+            if quality != LinkQuality() and (self._plan.node(node).role in ("nat", "client")) == measured
+        }
+        links.shape(self._plan, imperfect, self._nodes.namespaces)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One command of one client: JSON lines, the last of them `end`."""

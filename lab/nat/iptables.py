@@ -41,6 +41,9 @@ def objection(behaviour: NatBehaviour, hosts: int) -> str | None:
         return "conntrack maps for all remote endpoints alike or for each by itself, not by address (ADM)"
     if mapping is Mapping.APDM and filtering is not Filtering.APDF:
         return f"conntrack filters a symmetric NAT's flows by address and port, not by {filtering}"
+    overloads = behaviour.collision is Collision.OVERLOAD and ports is PortChoice.PRESERVING
+    if overloads and behaviour.point != "EIM+APDF":
+        return f"who shares a port cannot be told apart by {behaviour.point}"
     if mapping is Mapping.EIM and ports is not PortChoice.PRESERVING:
         return f"conntrack would draw a {ports} port for each flow, not one for each inside endpoint (EIM)"
     if mapping is Mapping.EIM and filtering is not Filtering.APDF and hosts > 1:

@@ -99,24 +99,28 @@ async def _filtering(bench: Bench, source: StunSocket) -> Filtering:
 async def _ports(bench: Bench, server: StunSocket, *, every_host: bool) -> _Ports:
     """How external ports of one new mapping after another are chosen, several for each external address."""
     hosts = range(len(bench.inside) if every_host else 1)
+    each = _PORTS_EACH
     kept: list[bool] = []
     by_address: dict[str, list[int]] = {}
     by_host: dict[str, set[str]] = {}
     mapped = Endpoint("", 0)
-    while len(kept) < _PORTS_EACH * max(len(by_address), len(hosts)):
-        host = len(kept) % len(hosts)
-        source = bench.inner(host)
-        mapped = await bench.mapped(source, server)
-        kept.append(mapped.port == source.endpoint.port)
-        by_address.setdefault(mapped.host, []).append(mapped.port)
-        by_host.setdefault(bench.inside[host][0], set()).add(mapped.host)
-    steps = [after - before for ports in by_address.values() for before, after in pairwise(ports)]
-    small = [step for step in steps if 0 < step <= _SMALL_STEP]
-    if sum(kept) >= len(kept) - 1:  # one of them may have been taken
-        return _Ports(PortChoice.PRESERVING, None, by_host, mapped)
-    if len(small) >= max(2, len(steps) - len(by_address)):  # each may have come to its end once, and begun anew
-        return _Ports(PortChoice.SEQUENTIAL, min(small), by_host, mapped)
-    return _Ports(PortChoice.RANDOM, None, by_host, mapped)
+    while True:
+        while len(kept) < each * max(len(by_address), len(hosts)):
+            host = len(kept) % len(hosts)
+            source = bench.inner(host)
+            mapped = await bench.mapped(source, server)
+            kept.append(mapped.port == source.endpoint.port)
+            by_address.setdefault(mapped.host, []).append(mapped.port)
+            by_host.setdefault(bench.inside[host][0], set()).add(mapped.host)
+        steps = [after - before for ports in by_address.values() for before, after in pairwise(ports)]
+        small = [step for step in steps if 0 < step <= _SMALL_STEP]
+        if sum(kept) >= len(kept) - 1:  # one of them may have been taken
+            return _Ports(PortChoice.PRESERVING, None, by_host, mapped)
+        if len(small) < max(2, len(steps) - len(by_address)):  # each may have come to its end once, and begun anew
+            return _Ports(PortChoice.RANDOM, None, by_host, mapped)
+        if each > _PORTS_EACH:
+            return _Ports(PortChoice.SEQUENTIAL, min(small), by_host, mapped)
+        each *= 2  # a few random ports may go up in small steps by chance
 
 
 async def _collision(bench: Bench) -> Collision:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Final
 
 from lab.topology.model import LOCAL, Site, Topology, nat_node
@@ -87,12 +87,15 @@ def allocate(topology: Topology) -> Addresses:
 
 
 def lans(topology: Topology) -> dict[str, IPv4Network]:
-    """Each site's LAN: its own, or the next /24 that is nobody's own."""
-    own = {site.lan for site in topology.sites.values()}
+    """Each site's LAN: its own, or the next /24 that overlaps with nobody's own; the pool's first if there is none."""
+    own = {site.lan for site in topology.sites.values() if site.lan is not None}
+    large = [lan for lan in own if lan.prefixlen < 24]
+    small = {lan.supernet(new_prefix=24) for lan in own if lan.prefixlen >= 24}
 
     def free(*pools: IPv4Network) -> Iterator[IPv4Network]:
         candidates = chain(*(islice(pool.subnets(new_prefix=24), 1, None) for pool in pools))
-        return (lan for lan in candidates if lan not in own)
+        yield from (lan for lan in candidates if lan not in small and not any(map(lan.subnet_of, large)))
+        yield from repeat(next(pools[0].subnets(new_prefix=24)))
 
     homes, carriers = free(*RFC1918), free(SHARED)
     return {
@@ -135,7 +138,8 @@ def _public(topology: Topology) -> dict[str, tuple[IPv4Address, ...]]:
     own: dict[str, Sequence[IPv4Address] | None] = {}
     own |= {name: server.ipv4 for name, server in topology.servers.items()}
     own |= {name: (relay.ipv4,) if relay.ipv4 else None for name, relay in topology.relays.items()}
-    own |= {name: None for name, host in topology.hosts.items() if host.relay == LOCAL}
+    local = {name: host for name, host in topology.hosts.items() if host.relay == LOCAL}
+    own |= {name: (host.ipv4,) if host.ipv4 else None for name, host in local.items()}
     outer = {nat_node(name): site for name, site in topology.sites.items() if site.behind is None}
     own |= {name: site.external for name, site in outer.items()}
     taken = {*VANTAGE, *chain.from_iterable(addresses or () for addresses in own.values())}

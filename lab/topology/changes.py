@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
+
 from lab.topology.addressing import UPNP, allocate
 from lab.topology.model import Nat, Topology, nat_node
 from lab.topology.rules import findings
@@ -16,6 +18,10 @@ def pinned(topology: Topology) -> Topology:
     addresses = allocate(topology)
     servers = {name: server.but(ipv4=addresses.public[name]) for name, server in topology.servers.items()}
     relays = {name: relay.but(ipv4=addresses.public[name][0]) for name, relay in topology.relays.items()}
+    hosts = {
+        name: host.but(ipv4=addresses.public[name][0]) if name in addresses.public else host
+        for name, host in topology.hosts.items()
+    }
     sites = {
         name: site.but(
             external=addresses.nats[name],
@@ -27,7 +33,7 @@ def pinned(topology: Topology) -> Topology:
         )
         for name, site in topology.sites.items()
     }
-    return topology.but(servers=servers, relays=relays, sites=sites)
+    return topology.but(servers=servers, relays=relays, hosts=hosts, sites=sites)
 
 
 def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:
@@ -39,11 +45,11 @@ def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:
     without = site.but(nat=nat, external=None)
     changed = topology.but(sites={**topology.sites, site_name: without})
     _refuse(changed, site_name)
-    kept = (site.external or ())[: nat.behaviour.addresses]
-    fits = len(kept) == nat.behaviour.addresses
-    if fits and (site.behind is not None or all(address in UPNP for address in kept) == nat.behaviour.upnp):
-        changed = topology.but(sites={**topology.sites, site_name: without.but(external=kept)})
-    changed = pinned(changed)
+    private = site.behind is not None
+    kept = [address for address in site.external or () if private or not nat.behaviour.upnp or address in UPNP]
+    fresh = (address for address in allocate(changed).nats[site_name] if address not in kept)
+    external = tuple(islice(chain(kept, fresh), nat.behaviour.addresses))
+    changed = pinned(topology.but(sites={**topology.sites, site_name: without.but(external=external)}))
     _refuse(changed, site_name)
     return changed
 

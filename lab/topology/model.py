@@ -22,6 +22,7 @@ LOCAL: Final = "local"
 """In place of a relay's name: the host runs a relay for itself alone, a "local relay" (RFC 4380 section 3.4)."""
 
 RELAY_PORT: Final = 3545
+REFRESH_INTERVAL: Final = 30
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 ClientId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
@@ -116,6 +117,7 @@ class Host(Options):
     relay: Name | None = Field(
         default=None, description="the name of the relay that serves this host, or 'local' for one of its own"
     )
+    ipv4: IPv4Address | None = Field(default=None, description="a public IPv4 address, for a relay of its own")
     link: Link = _LINK
 
 
@@ -126,8 +128,11 @@ class Client(Options):
     server: Name | None = Field(default=None, description="the name of a server; the first one by default")
     ipv4: IPv4Address | None = Field(default=None, description="an IPv4 address in the site's LAN")
     port: int | None = Field(default=None, ge=1024, le=65535, description="the client's service port, 1024 to 65535")
-    refresh_interval: int = Field(
-        default=30, ge=1, le=3600, description="seconds between refreshes of the NAT's mapping, 1 to 3600"
+    refresh_interval: int | None = Field(
+        default=None,
+        ge=1,
+        le=3600,
+        description=f"seconds between refreshes of the NAT's mapping, 1 to 3600; {REFRESH_INTERVAL} by default",
     )
     client_id: ClientId | None = Field(
         default=None, description="the client's id for secure qualification, 1 to 255 printable ASCII characters"
@@ -204,6 +209,8 @@ class Nat(Options):
         given = self.model_dump(exclude={"kind", "engine"}, exclude_none=True)
         if "udp_timeout" in given:
             given = {"udp_timeout_new": None} | given
+        if given.get("ports", PortChoice.PRESERVING) is not PortChoice.PRESERVING:
+            given = {"collision": Collision.ANOTHER} | given  # no other ports collide
         return dataclasses.replace(base, **given)
 
     @property

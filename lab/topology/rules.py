@@ -12,7 +12,7 @@ from typing import Final
 
 from lab.link import problems
 from lab.nat.engines import choose
-from lab.nat.kinds import NAMES, Collision, PortChoice
+from lab.nat.kinds import NAMES, Collision, Pooling, PortChoice
 from lab.nat.setup import UnsupportedError
 from lab.topology.addressing import PRIVATE, PUBLIC, UPNP, VANTAGE, inside_hosts, lans, reserved
 from lab.topology.document import Loc
@@ -26,6 +26,9 @@ LAN_NODES: Final = 1022
 """A Linux bridge has 1023 ports (BR_PORT_BITS); one is for a host that measures the NAT."""
 
 SMALLEST_LAN: Final = 8
+
+DEEPEST: Final = 16
+"""NATs that a packet to the Internet may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ def _references(topology: Topology) -> Iterator[Finding]:
     for name, host in topology.hosts.items():
         if host.relay is not None and host.relay not in relays:
             yield _unknown(("hosts", name, "relay"), "relay", host.relay, relays)
+        elif host.ipv4 is not None and host.relay != LOCAL:
+            yield Finding(("hosts", name, "ipv4"), "only a host with a relay of its own has IPv4", "add relay: local")
     for placed in topology.clients():
         server = placed.client.server
         if server is not None and server not in topology.servers:
@@ -109,12 +114,15 @@ def _nesting(topology: Topology) -> Iterator[Finding]:
     """No NAT is behind itself. Where a name is unknown, `_references` has said so."""
     for name in topology.sites:
         outer, passed = name, [name]
-        while (behind := topology.sites[outer].behind) in topology.sites:
+        while (behind := topology.sites[outer].behind) in topology.sites and len(passed) <= DEEPEST:
             outer = behind
             if outer in passed:
                 break
             passed.append(outer)
-        if behind == name:
+        if len(passed) > DEEPEST:
+            what = f"there are more than {DEEPEST} NATs between this one's clients and the Internet"
+            yield Finding(("sites", name, "behind"), what, "have it behind fewer")
+        elif behind == name:
             round_ = " behind ".join((*passed, name))
             yield Finding(("sites", name, "behind"), f"this goes round: {round_}", "have one of them on the Internet")
 
@@ -131,22 +139,36 @@ def _kinds(topology: Topology) -> Iterator[Finding]:
 def _contradictions(nat: Nat, loc: Loc) -> Iterator[Finding]:
     """Options of one NAT that do not go with its kind, or with each other."""
     behaviour = nat.behaviour
-    for option in ("mapping", "filtering", *(("ports",) if behaviour.symmetric else ())):
-        given = getattr(nat, option)
-        if nat.kind is not None and given is not None and given != getattr(NAMES[nat.kind], option):
-            what = f"{nat.kind} has {option} {getattr(NAMES[nat.kind], option)}, not {given}"
-            yield Finding((*loc, option), what, f"leave out kind, or {option}")
+    for option in _makes_the_kind(nat):
+        given, own = getattr(nat, option), getattr(NAMES[nat.kind or ""], option)
+        if given is not None and given != own:
+            has, not_ = ("yes" if value is True else "no" if value is False else value for value in (own, given))
+            yield Finding((*loc, option), f"{nat.kind} has {option} {has}, not {not_}", f"leave out kind, or {option}")
     preserving = behaviour.ports is PortChoice.PRESERVING
     if nat.delta is not None and behaviour.ports is not PortChoice.SEQUENTIAL:
         yield Finding((*loc, "delta"), f"{behaviour.ports} ports have no delta", "take ports: sequential")
     if nat.collision is not None and not preserving:
         yield Finding((*loc, "collision"), f"{behaviour.ports} ports cannot collide", "take ports: preserving")
-    if nat.collision is Collision.OVERLOAD and preserving and behaviour.point != "EIM+APDF":
+    if nat.collision is Collision.OVERLOAD and preserving and behaviour.udp and behaviour.point != "EIM+APDF":
         what = f"who shares a port cannot be told apart by {behaviour.point}"
         yield Finding((*loc, "collision"), what, "take mapping: EIM and filtering: APDF, or collision: another")
     if nat.udp_timeout_new is not None and nat.udp_timeout_new > behaviour.udp_timeout:
         what = f"a new mapping cannot live longer than an established one, {behaviour.udp_timeout} s"
         yield Finding((*loc, "udp_timeout_new"), what, "take no more than udp_timeout")
+
+
+def _makes_the_kind(nat: Nat) -> Iterator[str]:
+    """The options without whose values a kind would be another one."""
+    if nat.kind is None:
+        return
+    own = NAMES[nat.kind]
+    yield from ("mapping", "filtering")
+    if own.symmetric:
+        yield "ports"
+    if own.pooling is Pooling.ARBITRARY:
+        yield "pooling"
+    if own.upnp:
+        yield "upnp"
 
 
 def _external_counts(topology: Topology) -> Iterator[Finding]:
@@ -178,6 +200,7 @@ def _public_addresses(topology: Topology) -> Iterator[Finding]:
     for name, server in topology.servers.items():
         own += ((address, ("servers", name, "ipv4", index)) for index, address in enumerate(server.ipv4 or ()))
     own += ((relay.ipv4, ("relays", name, "ipv4")) for name, relay in topology.relays.items() if relay.ipv4)
+    own += ((host.ipv4, ("hosts", name, "ipv4")) for name, host in topology.hosts.items() if host.ipv4)
     for name, site in topology.sites.items():
         externals = _externals(name, site)
         if site.behind is None:
@@ -283,7 +306,7 @@ def _programs(topology: Topology) -> Iterator[Finding]:
         for option in ("client_id", "secret"):
             if getattr(placed.client, option) is not None:
                 yield Finding(_client(placed, option), "miredo has no secure qualification", remedy)
-        if "refresh_interval" in placed.client.model_fields_set:
+        if placed.client.refresh_interval is not None:
             loc = _client(placed, "refresh_interval")
             yield Finding(loc, "miredo finds its refresh interval by itself", remedy)
 

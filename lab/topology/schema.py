@@ -18,7 +18,10 @@ def schema_text() -> str:
         for name, option in definition.get("properties", {}).items():
             definition["properties"][name] = _or_nothing(option)
     nat = schema["$defs"]["Nat"]
-    schema["$defs"]["Nat"] = {"anyOf": [nat["properties"]["kind"]["anyOf"][0], nat]}  # its name alone will do
+    kind = nat["properties"]["kind"]
+    name = {"type": "string", "enum": kind.pop("enum")}
+    kind["anyOf"] = [name, {"type": "null"}]
+    schema["$defs"]["Nat"] = {"anyOf": [name, nat]}  # its name alone will do
     return (
         json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2, ensure_ascii=False)
         + "\n"

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -57,6 +58,28 @@ def until(condition: Callable[[], bool], timeout: float = 20.0, pause: float = 0
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(pause)
+
+
+def mapped(source: socket.socket, server: socket.socket) -> tuple[str, int]:
+    """The endpoint that a server outside sees of a socket inside."""
+    token = random.randbytes(16)
+    source.sendto(token, server.getsockname())
+    while True:
+        data, seen = server.recvfrom(100)
+        if data == token:
+            return seen  # type: ignore[no-any-return]
+
+
+def arrives(sender: socket.socket, receiver: socket.socket, to: tuple[str, int]) -> bool:
+    """Whether a datagram comes through."""
+    token = random.randbytes(16)
+    sender.sendto(token, to)
+    receiver.settimeout(0.3)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            if receiver.recv(100) == token:
+                return True
+    return False
 
 
 @dataclass(frozen=True)

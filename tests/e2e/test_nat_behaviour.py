@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.labs import RunningLab, cli, running, until
+from tests.e2e.labs import RunningLab, arrives, cli, mapped, running, until
 
 pytestmark = pytest.mark.e2e
 
@@ -51,28 +51,6 @@ def several(nats: dict[str, str], hosts: str = "abc") -> str:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with running(several(KINDS), tmp_path_factory.mktemp("behaviour")) as lab:
         yield lab
-
-
-def mapped(source: socket.socket, server: socket.socket) -> tuple[str, int]:
-    """The endpoint that a server outside sees of a socket inside."""
-    token = random.randbytes(16)
-    source.sendto(token, server.getsockname())
-    while True:
-        data, seen = server.recvfrom(100)
-        if data == token:
-            return seen  # type: ignore[no-any-return]
-
-
-def arrives(sender: socket.socket, receiver: socket.socket, to: tuple[str, int]) -> bool:
-    """Whether a datagram comes through."""
-    token = random.randbytes(16)
-    sender.sendto(token, to)
-    receiver.settimeout(0.3)
-    with contextlib.suppress(TimeoutError):
-        while True:
-            if receiver.recv(100) == token:
-                return True
-    return False
 
 
 def test_unsolicited_packets_change_nothing(lab: RunningLab) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.labs import RunningLab, cli, until
-from tests.e2e.test_nat_behaviour import arrives, mapped
+from tests.e2e.labs import RunningLab, arrives, cli, mapped, until
 
 pytestmark = pytest.mark.e2e
 

@@ -224,6 +224,20 @@ def test_a_lan_that_is_somebodys_own_is_not_allocated() -> None:
     }
 
 
+def test_a_part_of_somebodys_own_lan_is_not_allocated_while_there_are_others() -> None:
+    lab = topology("{servers: {s: }, sites: {a: {lan: 192.168.0.0/16}, b: , c: {lan: 10.0.1.128/25}, d: }}")
+    assert [str(lan) for lan in allocate(lab).lans.values()] == [
+        "192.168.0.0/16",
+        "10.0.2.0/24",
+        "10.0.1.128/25",
+        "10.0.3.0/24",
+    ]
+    lab = topology(
+        "{servers: {s: }, sites: {a: {lan: 192.168.0.0/16}, b: {lan: 10.0.0.0/8}, c: {lan: 172.16.0.0/12}, d: }}"
+    )
+    assert str(allocate(lab).lans["d"]) == "192.168.0.0/24"
+
+
 @pytest.mark.parametrize(
     ("site", "hosts", "taken"),
     [

@@ -99,7 +99,7 @@ def test_what_the_rules_let_through_has_a_plan(lab: dict[str, Any]) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(labs().filter(lambda lab: not lab["hosts"]), st.data())
+@given(labs(), st.data())
 def test_a_change_is_refused_or_touches_nats_only(lab: dict[str, Any], data: st.DataObject) -> None:
     topology = Topology.model_validate(lab)
     if list(findings(topology)):

@@ -13,6 +13,7 @@ from lab.nat import engines, iptables, nftables, upnp
 from lab.nat.engines import choose
 from lab.nat.kinds import KINDS, NAMES, Collision, Engine, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.nat.setup import NatSetup, UnsupportedError
+from lab.topology.model import Nat
 
 EXTERNAL = tuple(IPv4Address(f"198.51.100.{number}") for number in range(1, 17))
 HOSTS = tuple(IPv4Address(f"192.168.1.{number}") for number in (2, 3))
@@ -65,6 +66,7 @@ def grid() -> Iterator[NatBehaviour]:
         (dataclasses.replace(SYMMETRIC, inbound_refresh=False), 1, REFRESH),
         (NatBehaviour(udp_timeout_new=9), 1, TIMEOUTS),
         (NatBehaviour(Mapping.APDM, udp_timeout_new=9), 1, TIMEOUTS),
+        (NatBehaviour(filtering=Filtering.EIF, udp_timeout_new=9), 1, TIMEOUTS),
     ],
 )
 def test_what_iptables_objects_to(behaviour: NatBehaviour, hosts: int, why: str) -> None:
@@ -154,6 +156,19 @@ def test_where_no_engine_is_left_all_reasons_are_told(change: dict[str, object],
     with pytest.raises(UnsupportedError) as caught:
         choose(behaviour, 1)
     assert str(caught.value) == (f"iptables cannot do this exactly: {why}; nftables cannot do this exactly: {OVERLOAD}")
+
+
+@pytest.mark.parametrize(("mapping", "filtering"), [("EIM", "EIF"), ("EIM", "ADF"), ("APDM", "APDF")])
+def test_a_port_is_shared_by_port_restricted_nats_only(mapping: str, filtering: str) -> None:
+    behaviour = NatBehaviour(Mapping(mapping), Filtering(filtering), collision=Collision.OVERLOAD, udp_timeout_new=9)
+    assert iptables.objection(behaviour, 1) == f"who shares a port cannot be told apart by {mapping}+{filtering}"
+
+
+@pytest.mark.parametrize("ports", ["random", "sequential"])
+def test_a_home_router_that_draws_its_ports_shares_none(ports: str) -> None:
+    nat = Nat.model_validate({"kind": "home_router", "ports": ports})
+    assert nat.behaviour.collision is Collision.ANOTHER
+    assert choose(nat.behaviour, 2) is Engine.NFTABLES
 
 
 @pytest.mark.parametrize("engine", Engine)

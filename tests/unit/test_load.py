@@ -53,7 +53,7 @@ def test_an_option_without_a_value_has_its_default() -> None:
     assert lab == topology("{servers: {server: {}}, sites: {home: {clients: {alice: {}}}}}")
     assert lab.sites["home"].nat == Nat(kind="port_restricted")
     assert lab.sites["home"].behaviour == KINDS["port_restricted"]
-    assert lab.sites["home"].clients["alice"].refresh_interval == 30
+    assert lab.sites["home"].clients["alice"].refresh_interval is None
 
 
 def test_every_option_is_understood() -> None:

@@ -42,7 +42,7 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("hosts:\n  web:\n    zzz:\n"),
-            "lab.yaml:5: unknown option 'zzz'; known: relay, link",
+            "lab.yaml:5: unknown option 'zzz'; known: relay, ipv4, link",
         ),
         (
             server_and("relays:\n  Relay:\n"),
@@ -506,6 +506,18 @@ KINDS_SHOWN = (
             "lab.yaml:9: two clients behind one NAT have port 4000 (see line 7); take another one",
         ),
         (
+            server_and("sites:\n  home:\n    nat:\n      {kind: addr_symmetric, pooling: paired}\n"),
+            "lab.yaml:6: addr_symmetric has pooling arbitrary, not paired; leave out kind, or pooling",
+        ),
+        (
+            server_and("sites:\n  home:\n    nat: {kind: upnp_port_restricted, upnp: no}\n"),
+            "lab.yaml:5: upnp_port_restricted has upnp yes, not no; leave out kind, or upnp",
+        ),
+        (
+            server_and("hosts:\n  web:\n    ipv4: 192.0.2.9\n"),
+            "lab.yaml:5: only a host with a relay of its own has IPv4; add relay: local",
+        ),
+        (
             "servers:\n  server:\n    program: miredo\n    secrets: {me: x}\n",
             "lab.yaml:4: miredo has no secure qualification; leave it out, or take program: teredo-lab",
         ),
@@ -574,6 +586,15 @@ def test_nats_that_go_round_are_each_told() -> None:
         "lab.yaml:5: this goes round: b behind c behind b; have one of them on the Internet",
         "lab.yaml:6: this goes round: c behind b behind c; have one of them on the Internet",
         "lab.yaml:7: this goes round: d behind d; have one of them on the Internet",
+    ]
+
+
+def test_nats_behind_too_many_nats_are_told() -> None:
+    chain = "".join(f"  s{number}: {{behind: s{number - 1}}}\n" for number in range(1, 18))
+    assert errors(server_and(f"sites:\n  s0:\n{chain}")) == [
+        f"lab.yaml:{line}: there are more than 16 NATs between this one's clients and the Internet; have it behind"
+        " fewer"
+        for line in (20, 21)
     ]
 
 
@@ -677,4 +698,4 @@ def test_all_problems_are_told_at_once_by_line() -> None:
 def test_a_wrong_thing_does_not_make_references_to_it_wrong() -> None:
     assert errors(
         server_and("hosts:\n  web: 5\n  two:\nchecks:\n  expect:\n    - {from: web, to: two, is: reachable}\n")
-    ) == ["lab.yaml:4: web cannot be '5'; it takes options: relay, link"]
+    ) == ["lab.yaml:4: web cannot be '5'; it takes options: relay, ipv4, link"]
