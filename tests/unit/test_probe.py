@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lab.nat.bench import Endpoint
 from lab.nat.kinds import PortChoice
 from lab.nat.probe import _ports
+from lab.teredo.address import Endpoint
 
 
 class Bench:
