@@ -21,8 +21,10 @@ from lab.programs.teredo import log_event
 from lab.state import root
 from lab.teredo.address import host_bytes, host_text
 from lab.teredo.client import REFRESH_INTERVAL, ClientConfig
+from lab.teredo.client_runner import run_client
+from lab.teredo.extensions import ALL, Extension
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Notify, Place, ask, run_client, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Notify, Place, ask, run_relay, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
 from lab.teredo.tun import TunError
 
@@ -90,6 +92,10 @@ def client(
     refresh_interval: Annotated[
         float, typer.Option(min=1, max=3600, help="Refresh interval in seconds.")
     ] = REFRESH_INTERVAL,
+    without: Annotated[
+        list[Extension] | None,
+        typer.Option(help="An extension of RFC 6081 to leave out; may be repeated.", show_default=False),
+    ] = None,
     client_id: Annotated[str, typer.Option(help="Client identifier for secure qualification.")] = "",
     secret_file: Annotated[
         Path | None, typer.Option(help="File with the shared secret for secure qualification.", show_default=False)
@@ -111,11 +117,13 @@ def client(
             refresh_interval=refresh_interval,
             client_id=client_id.encode(),
             secret=secret,
+            extensions=ALL - frozenset(without or ()),
         )
     except (ValueError, OSError) as error:
         _fail(2, str(error))
         return
-    _run("client", verbose, Place(tun, control, bind, port), partial(run_client, config))
+    memory = root() / "teredo-client.upnp-port"
+    _run("client", verbose, Place(tun, control, bind, port, memory=memory), partial(run_client, config))
 
 
 @app.command()

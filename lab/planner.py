@@ -15,6 +15,7 @@ from lab.check.expectation import expectations
 from lab.nat import engines
 from lab.nat.setup import NatSetup
 from lab.plan import Interface, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
+from lab.teredo.extensions import ALL
 from lab.topology.addressing import CORE, VANTAGE, Addresses, allocate, gateway, guest, inside_hosts, vantage
 from lab.topology.model import (
     LOCAL,
@@ -299,6 +300,7 @@ def _client(topology: Topology, placed: PlacedClient, addresses: Addresses) -> N
     if client.program == "teredo-lab":
         options |= client.model_dump(include={"client_id", "secret"})
         options["refresh_interval"] = client.refresh_interval or REFRESH_INTERVAL
+        options["extensions"] = sorted(ALL if client.extensions is None else client.extensions)
     return NodePlan(
         name=name,
         role="client",

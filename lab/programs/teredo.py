@@ -9,8 +9,10 @@ from typing import Any
 
 from lab.programs.base import Context
 from lab.teredo.client import ClientConfig
+from lab.teredo.client_runner import run_client
+from lab.teredo.extensions import Extension
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Place, run_client, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Place, run_relay, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
 
 _log = logging.getLogger("teredo")
@@ -42,7 +44,7 @@ def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
 
 def _place(options: dict[str, Any], context: Context) -> Place:
     where = {key: options[key] for key in ("bind", "port") if key in options}
-    return Place(options["tun"], context.control, **where)
+    return Place(options["tun"], context.control, memory=context.directory / "upnp-port", **where)
 
 
 def client(options: dict[str, Any], context: Context) -> None:
@@ -53,6 +55,7 @@ def client(options: dict[str, Any], context: Context) -> None:
         refresh_interval=options["refresh_interval"],
         client_id=(options.get("client_id") or "").encode(),
         secret=None if options.get("secret") is None else options["secret"].encode(),
+        extensions=frozenset(map(Extension, options["extensions"])),
     )
     _run(lambda stop: run_client(config, _place(options, context), _notify(context), stop))
 

@@ -12,8 +12,8 @@ Whatever is left out has a default; addresses and ports are handed out, and the 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import count, islice
 from random import Random
 from typing import Final, Protocol
 
@@ -24,6 +24,7 @@ from lab.simulation.network import Access, Clock, Internet, Internet6, Outer
 from lab.simulation.nodes import ClientNode, RelayNode, ServerNode
 from lab.teredo.address import PORT, Endpoint, text
 from lab.teredo.client import REFRESH_INTERVAL, Client, ClientConfig
+from lab.teredo.extensions import ALL, Extension
 from lab.teredo.machine import Event
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
@@ -118,11 +119,13 @@ class Simulation:
         host.relay = None if relay is None else relay.packet
         return host
 
-    def nat(self, kind: str | NatBehaviour, *, timeout: float = TIMEOUT) -> NatModel:
-        """Add a NAT, for several clients to share or to be reset."""
+    def nat(self, kind: str | NatBehaviour, *, timeout: float = TIMEOUT, behind: NatModel | None = None) -> NatModel:
+        """Add a NAT, for several clients to share or to be reset; `behind` another one if that is given."""
         behaviour = KINDS[kind] if isinstance(kind, str) else kind
-        nat = NatModel(self.internet, next(self._public), behaviour, self.rng, timeout=timeout)
-        self._private[nat] = _addresses("192.168.0.2")
+        outside, addresses = (self.internet, self._public) if behind is None else (behind, self._private[behind])
+        external = list(islice(addresses, behaviour.addresses))
+        nat = NatModel(outside, self.clock, external, behaviour, self.rng, timeout=timeout)
+        self._private[nat] = _addresses("192.168.0.2" if behind is None else "172.16.0.2")
         return nat
 
     def client(
@@ -135,6 +138,7 @@ class Simulation:
         client_id: bytes = b"",
         secret: bytes | None = None,
         max_peers: int = MAX_PEERS,
+        extensions: Collection[Extension] = ALL,
         start: bool = True,
     ) -> ClientNode:
         """Add a Teredo client and start it. Raises ValueError when there is no server yet."""
@@ -148,6 +152,7 @@ class Simulation:
             client_id=client_id,
             secret=secret,
             max_peers=max_peers,
+            extensions=frozenset(extensions),
         )
         access, endpoint = self._plug(nat, port)
         node = ClientNode(self.clock, Client(config, self.rng), access, endpoint, self._events())

@@ -6,10 +6,22 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from lab.simulation.hosts import Host
+from lab.simulation.nat import NatModel
 from lab.simulation.network import Access, Clock, Receive6
 from lab.teredo.address import Endpoint
 from lab.teredo.client import Client
-from lab.teredo.machine import Configure, Deliver, Event, Machine, Send
+from lab.teredo.machine import (
+    Action,
+    Close,
+    Configure,
+    Deliver,
+    Event,
+    Machine,
+    MapPort,
+    Open,
+    Send,
+    UnmapPort,
+)
 from lab.teredo.relay import Relay
 from lab.teredo.server import Server
 
@@ -65,6 +77,10 @@ class Node(Generic[M]):
             self.machine.datagram(data, source, self._clock.now)
             self._perform()
 
+    def _do(self, action: Action) -> None:
+        """An action that not every machine asks for."""
+        raise AssertionError(action)
+
     def _perform(self) -> None:
         if self._busy:  # an action has led back here: what it brought about comes after what is under way
             return
@@ -78,8 +94,11 @@ class Node(Generic[M]):
                         self._deliver(ipv6)
                     case Configure(address):
                         self._configure(address)
-                    case Event() if self.events is not None:
-                        self.events.append(action)
+                    case Event():
+                        if self.events is not None:
+                            self.events.append(action)
+                    case _:
+                        self._do(action)
         self._busy = False
         at = self.machine.next_timer
         if at is not None and (self._wake is None or at < self._wake):
@@ -109,10 +128,35 @@ class ClientNode(Node[Client]):
         self, clock: Clock, machine: Client, access: Access, endpoint: Endpoint, events: list[Event] | None
     ) -> None:
         self.host = Host(clock, self.packet)
+        self.ports: set[int] = set()
+        machine.nat.local = endpoint
         super().__init__(clock, machine, access, endpoint, self.host.receive, events)
 
     def _configure(self, address: bytes | None) -> None:
         self.host.address = address
+
+    def _receive(self, data: bytes, source: Endpoint, to: Endpoint) -> None:
+        if to.port in self.ports:
+            self.machine.datagram(data, source, self._clock.now, to.port)
+            self._perform()
+        else:
+            super()._receive(data, source, to)
+
+    def _send(self, action: Send) -> None:
+        source = Endpoint(self.endpoint.host, action.port) if action.port else self.endpoint
+        self._access.send(source, action.to, action.data)
+
+    def _do(self, action: Action) -> None:
+        nat = self._access if isinstance(self._access, NatModel) else None
+        match action:
+            case Open(port):
+                self.ports.add(port)
+            case Close(port):
+                self.ports.discard(port)
+            case MapPort():
+                self.machine.port_mapped(None if nat is None else nat.open(self.endpoint), self._clock.now)
+            case UnmapPort() if nat is not None:
+                nat.close(self.endpoint)
 
 
 class ServerNode(Node[Server]):

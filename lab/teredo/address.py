@@ -77,6 +77,13 @@ def is_global_unicast(host: str) -> bool:
     return not any(value & mask == network for network, mask in _NOT_GLOBAL)
 
 
+@lru_cache(maxsize=4096)
+def is_unicast(host: str) -> bool:
+    """Whether one host of some network, private or not, can have this IPv4 address."""
+    address = ipaddress.IPv4Address(host)
+    return not (address.is_multicast or address.is_reserved or address.is_loopback or address.packed[0] == 0)
+
+
 class Forbidden:
     """The IPv4 destinations that a Teredo node must never send to (RFC 4380 section 5.2.4, last paragraphs)."""
 
@@ -85,6 +92,10 @@ class Forbidden:
 
     def __contains__(self, endpoint: Endpoint) -> bool:
         return endpoint.port == 0 or endpoint.host in self._broadcasts or not is_global_unicast(endpoint.host)
+
+    def even_nearby(self, endpoint: Endpoint) -> bool:
+        """Whether that holds for peers behind the same NAT too, who may have private addresses."""
+        return endpoint.port == 0 or endpoint.host in self._broadcasts or not is_unicast(endpoint.host)
 
 
 def obfuscate(endpoint: Endpoint) -> bytes:

@@ -1,9 +1,10 @@
-"""The Teredo client (RFC 4380 section 5.2, RFC 5991): qualification, data path, bubbles, maintenance.
+"""The Teredo client (RFC 4380 section 5.2, RFC 5991, RFC 6081): its qualification and maintenance.
 
-    initial -> starting (primary server) -> starting (secondary server) -> qualified
-                        |                            |                      |   ^
-                        +---- no answer, or the mappings differ ----+       +---+ refresh; a new mapping,
-                                                                    v              a new address
+    initial -> starting (UPnP) -> starting (primary server) -> starting (secondary server) -> qualified
+                                           |                            |                      |   ^
+                                           +---- no answer; without Symmetric NAT Support,     +---+ refresh; a new
+                                                 or the mappings differ -+                           mapping, a new
+                                                                         v                           address
                                                                 off-line -> (later) starting
 
 `dormant` is where a client rests while the node has IPv6 connectivity of its own (RFC 4380 section 5.5).
@@ -17,35 +18,15 @@ from enum import StrEnum
 from random import Random
 from typing import Any, Final
 
-from lab.teredo.address import (
-    PORT,
-    Endpoint,
-    Forbidden,
-    TeredoAddress,
-    is_global,
-    is_global_unicast,
-    is_link_local,
-    is_teredo,
-    link_local,
-    parse,
-    random_flags,
-    text,
-)
-from lab.teredo.machine import Configure
-from lab.teredo.packet import (
-    MAX_DATAGRAM,
-    MTU,
-    NO_ROUTE,
-    ROUTER_ADVERTISEMENT,
-    ROUTER_SOLICITATION,
-    Packet,
-    bubble,
-    echo_reply_data,
-    echo_request,
-)
-from lab.teredo.peers import Peer
+from lab.teredo.address import PORT, Endpoint, Forbidden, TeredoAddress, is_global_unicast, random_flags, text
+from lab.teredo.bubbles import NatFacts
+from lab.teredo.extensions import ALL, Extension, lacking
+from lab.teredo.machine import Configure, MapPort, UnmapPort
+from lab.teredo.packet import MAX_DATAGRAM, MTU, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, Packet
 from lab.teredo.solicitation import SOLICITATION_TIMEOUT, Solicitation
-from lab.teredo.tunnel import MAX_PEERS, Tunnel, is_whole_ipv6
+from lab.teredo.traffic import Traffic
+from lab.teredo.trailers import NO_TRAILERS, parse_trailers
+from lab.teredo.tunnel import MAX_PEERS
 
 REFRESH_INTERVAL: Final = 30.0
 REFRESH_RANDOM: Final = (0.75, 1.0)
@@ -54,11 +35,13 @@ REFRESH_RANDOM: Final = (0.75, 1.0)
 RESTART_DELAY: Final = 30.0
 RESTART_DELAY_MAX: Final = 300.0
 
-NONCE_BYTES: Final = 16
+UPNP_TIMEOUT: Final = 20.0
+"""Seconds to wait for what UPnP has to say; whoever asks gives up earlier."""
 
 
 class State(StrEnum):
     INITIAL = "initial"
+    UPNP = "starting (UPnP)"
     PRIMARY = "starting (primary server)"
     SECONDARY = "starting (secondary server)"
     QUALIFIED = "qualified"
@@ -79,6 +62,7 @@ class ClientConfig:
     client_id: bytes = b""
     secret: bytes | None = None
     max_peers: int = MAX_PEERS
+    extensions: frozenset[Extension] = ALL
 
     def __post_init__(self) -> None:
         for host in (self.server, self.secondary):
@@ -92,35 +76,40 @@ class ClientConfig:
             raise ValueError("client identifier is longer than 255 bytes")
         if self.client_id and self.secret is None:
             raise ValueError("a client identifier needs a secret")
+        fault = lacking(self.extensions)
+        if fault is not None:
+            raise ValueError(f"the extension {fault[0]} needs {fault[1]}")
 
 
-class Client(Tunnel):
-    """The state machine. Drive it with `start`, `datagram`, `packet`, `tick`, `stop`; take `actions` out."""
+class Client(Traffic):
+    """The state machine. Drive it with `start`, `datagram`, `packet`, `tick`, `stop`; take `actions` out.
+
+    Tell it its end of the service port, `nat.local`, before it starts; without it there is neither UPnP nor are ports
+    known to be preserved.
+    """
 
     def __init__(self, config: ClientConfig, rng: Random, forbidden: Forbidden | None = None) -> None:
-        super().__init__(rng, forbidden or Forbidden(), config.max_peers)
+        forbidden = forbidden or Forbidden()
+        servers = Endpoint(config.server, PORT), Endpoint(config.secondary, PORT)
+        solicitation = Solicitation(config.server, config.client_id, config.secret, rng, forbidden)
+        super().__init__(rng, forbidden, config.max_peers, config.extensions, servers, solicitation)
         self.config = config
         self.state = State.INITIAL
         self.reason: str | None = None
         self.address: TeredoAddress | None = None
         self.mtu = MTU
-        self.symmetric: bool | None = None
-        self._own = b""
         self._mapped: Endpoint | None = None
         self._candidate: Endpoint | None = None
-        self._solicitation = Solicitation(config.server, config.client_id, config.secret, rng, self._forbidden)
         self._last_server = float("-inf")
         self._interval = config.refresh_interval
         self._restart_delay = RESTART_DELAY
-        self._servers = (Endpoint(config.server, PORT), Endpoint(config.secondary, PORT))
-        self._router = link_local(self._servers[0], cone=True)
 
     # Driving it
 
     def start(self, now: float) -> None:
         """Begin qualification (RFC 4380 section 5.2.1, with the first phase skipped as RFC 5991 section 3.2 says)."""
         if self.state in (State.INITIAL, State.OFFLINE):
-            self._begin(State.PRIMARY, now)
+            self._prepare(now)
 
     def stop(self, now: float) -> None:
         """Give the address up and fall silent."""
@@ -129,6 +118,9 @@ class Client(Tunnel):
         self._restart_delay = RESTART_DELAY
         self.forget_peers(now)
         self._retire()
+        if self.nat.upnp:
+            self._actions.append(UnmapPort())
+        self.nat = NatFacts(self.nat.local)
         self._enter(State.INITIAL, None)
 
     def native_ipv6(self, present: bool, now: float) -> None:
@@ -137,7 +129,7 @@ class Client(Tunnel):
             self.stop(now)
             self._enter(State.DORMANT, "the node has IPv6 connectivity of its own")
         elif not present and self.state is State.DORMANT:
-            self._begin(State.PRIMARY, now)
+            self._prepare(now)
 
     def refresh(self, now: float) -> None:
         """Solicit the server now rather than when the refresh is due (RFC 6081 section 5.1.1 allows it)."""
@@ -150,6 +142,27 @@ class Client(Tunnel):
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self._report("state", state=str(state), reason=reason, address=self.address and str(self.address))
+
+    def _prepare(self, now: float) -> None:
+        """Have the NAT open the service port before the server sees it (RFC 6081 sections 5.3.3 and 5.6.3)."""
+        local = self.nat.local
+        self.nat = NatFacts(local)
+        wanted = self._has(Extension.UPNP) or self._has(Extension.HAIRPINNING)
+        if wanted and local is not None and local in self._forbidden:  # with an address of its own there is no NAT
+            self._enter(State.UPNP, None)
+            self._timers.set("upnp", now + UPNP_TIMEOUT)
+            self._actions.append(MapPort())
+        else:
+            self._begin(State.PRIMARY, now)
+
+    def port_mapped(self, external: Endpoint | None, now: float) -> None:
+        """The answer to `MapPort`: the endpoint that the NAT has opened, or None."""
+        if self.state is State.UPNP:
+            self.nat.upnp, self.nat.upnp_mapped = external is not None, external
+            self._timers.cancel("upnp")
+            self._begin(State.PRIMARY, now)
+        elif external is not None:
+            self._actions.append(UnmapPort())  # it comes too late
 
     def _begin(self, state: State, now: float) -> None:
         self._enter(state, None)
@@ -183,6 +196,8 @@ class Client(Tunnel):
             else:
                 self._ask(self._servers[0], now)
         elif key == "restart":
+            self._prepare(now)
+        elif key == "upnp":
             self._begin(State.PRIMARY, now)
         else:
             super()._timer(key, now)
@@ -207,22 +222,34 @@ class Client(Tunnel):
         self._last_server = now
         self._solicitation.end()
         self._timers.cancel("solicit")
+        if source == self._servers[0]:
+            self.nat.port_preserving = self.nat.local is not None and mapped.port == self.nat.local.port
         if self.state is State.PRIMARY:
             self._candidate = mapped
             self.mtu = facts.mtu if facts.mtu is not None and MTU <= facts.mtu <= MAX_DATAGRAM else MTU
             self._begin(State.SECONDARY, now)
-        elif self.state is State.SECONDARY:
-            self.symmetric = mapped != self._candidate
-            if self.symmetric:
-                self._go_offline(
-                    f"symmetric NAT: mapped to {self._candidate} for the primary server"
-                    f" and to {mapped} for the secondary",
-                    now,
-                )
-            else:
-                self._qualify(mapped, now)
+        elif source == self._servers[1]:
+            self._compare(mapped, now)
         else:
+            changed = self.address is not None and self.address.mapped != mapped
             self._qualify(mapped, now)
+            if changed and self._has(Extension.SYMMETRIC):  # it may be another NAT now
+                self._candidate = mapped
+                self._ask(self._servers[1], now)
+
+    def _compare(self, mapped: Endpoint, now: float) -> None:
+        """The secondary server has answered as well: where it sees us tells a symmetric NAT from others."""
+        assert self._candidate is not None
+        self.nat.symmetric = mapped != self._candidate
+        if self.nat.symmetric and not self._has(Extension.SYMMETRIC):
+            self._go_offline(
+                f"symmetric NAT: mapped to {self._candidate} for the primary server and to {mapped} for the secondary",
+                now,
+            )
+            return
+        if self.nat.upnp_mapped == self._candidate:  # a single NAT (RFC 6081 section 5.3.3)
+            self.nat.upnp_mapped = None
+        self._qualify(self._candidate, now)
 
     def _qualify(self, mapped: Endpoint, now: float) -> None:
         """The mapping is known and good: have the address that carries it, and refresh it in time."""
@@ -250,151 +277,41 @@ class Client(Tunnel):
 
     # Receiving (RFC 4380 section 5.2.3)
 
-    def datagram(self, data: bytes, source: Endpoint, now: float) -> None:
-        """A UDP payload has arrived on the service port."""
+    def datagram(self, data: bytes, source: Endpoint, now: float, port: int = 0) -> None:
+        """A UDP payload has arrived: on the service port, or on the random `port`."""
         packet = self._decode(data)
         if packet is None:
             return
         if packet.icmp_type in (ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION):
-            if packet.icmp_type == ROUTER_ADVERTISEMENT:
-                self._advertised(packet, source, now)
-            else:
+            if packet.icmp_type == ROUTER_SOLICITATION:
                 self._drop("solicitation", source=str(source))
+            elif port:
+                self._echo_received(packet, source, port, now)
+            else:
+                self._advertised(packet, source, now)
+            return
+        trailers = parse_trailers(packet.trailers) if packet.trailers else NO_TRAILERS
+        if trailers.discard:
+            self._drop("unknown trailer", source=str(source))
         elif self.state is not State.QUALIFIED:
             self._drop("not qualified", source=str(source))
         elif packet.destination != self._own:
             self._drop("not our address", source=str(source), destination=text(packet.destination))
         elif packet.source == self._own:
             self._drop("our own address as source", source=str(source))
-        elif source in self._servers:
+        elif source not in self._servers:
+            self._from_peer(packet, trailers, source, port, now)
+        elif port:
+            self._drop("from the server on a random port", source=str(source))
+        else:
             self._last_server = now
-            self._from_server(packet, source, now)
-        else:
-            self._from_peer(packet, source, now)
-
-    def _from_server(self, packet: Packet, source: Endpoint, now: float) -> None:
-        """Indirect bubbles are answered directly; anything else with an origin starts the connectivity test."""
-        if packet.origin is None:  # the server is a relay too (RFC 4380 section 5.4.3)
-            self._from_peer(packet, source, now)
-        elif packet.is_bubble:
-            self.counters["indirect bubbles received"] += 1
-            if is_global(packet.source) or is_link_local(packet.source):
-                self._answer(packet.source, packet.origin, now)
-            else:
-                self._drop("source is not unicast")
-        elif is_global(packet.source) and not is_teredo(packet.source):
-            self._test(packet, packet.origin, now)
-        else:
-            self._drop("not a bubble from the server")
-
-    def _answer(self, to: bytes, origin: Endpoint, now: float) -> None:
-        """Answer an indirect bubble: a direct bubble to where it came from opens our NAT for the peer."""
-        peer = self._peer(to, now)
-        if origin in self._forbidden:
-            self._drop("origin is not global", origin=str(origin))
-        elif not peer.answers.take(now):
-            self._drop("too many bubbles", peer=text(to))
-        else:
-            self.counters["bubbles answered"] += 1
-            peer.last_sent = now
-            self._send(bubble(self._own, to), origin)
-
-    def _from_peer(self, packet: Packet, source: Endpoint, now: float) -> None:
-        if not is_global(packet.source):
-            self._drop("source is not global", source=str(source))
-            return
-        peer = self._peers.get(packet.source)
-        if peer is not None:
-            if peer.nonce is not None and source not in self._forbidden and echo_reply_data(packet) == peer.nonce:
-                self._trust(peer, source, now)
-                return
-            if peer.trusted and peer.mapping == source:
-                if peer.address in self._timers:  # it had become too old to send to, and has now answered
-                    self._trust(peer, source, now)
-                peer.last_received = now
-                self._accept(packet)
-                return
-        teredo = parse(packet.source)
-        if teredo is None:
-            self._test(packet, source, now)
-        elif teredo.mapped == source and source not in self._forbidden:
-            self._trust(self._peer(packet.source, now), source, now)
-            self._accept(packet)
-        else:
-            self._drop("source does not match its mapping", source=str(source), peer=text(packet.source))
-
-    def _accept(self, packet: Packet) -> None:
-        if packet.is_bubble:
-            self.counters["direct bubbles received"] += 1
-        else:
-            self._deliver(packet.ipv6)
-
-    def _test(self, packet: Packet, source: Endpoint, now: float) -> None:
-        """A native host we do not know: hold its packet until an echo through our server has proven the path."""
-        peer = self._peer(packet.source, now)
-        if source in self._forbidden:
-            self._drop("endpoint is not global", source=str(source))
-        elif packet.is_bubble:
-            self._drop("bubble of a native host", source=str(source))
-        elif not peer.hold_inbound(source, packet.ipv6):
-            self._drop("queue full", peer=text(packet.source))
-        else:
-            self._reach(peer, now)
-
-    # Sending (RFC 4380 section 5.2.4)
-
-    def packet(self, ipv6: bytes, now: float) -> None:
-        """The host sends an IPv6 packet through the Teredo interface."""
-        if not is_whole_ipv6(ipv6):
-            self._drop("not an IPv6 packet from the host")
-            return
-        destination = ipv6[24:40]
-        if self.state is not State.QUALIFIED:
-            self._refuse(self._router, ipv6, NO_ROUTE)
-            return
-        if ipv6[8:24] != self._own:
-            self._drop("foreign source address from the host")
-            return
-        peer = self._peers.get(destination)
-        if peer is not None and peer.usable(now):
-            assert peer.mapping is not None
-            self._transmit(peer, ipv6, peer.mapping, now)
-        elif not is_global(destination):
-            self._drop("destination is not global")
-        elif self._may_reach(destination):
-            self._queue(peer or self._peer(destination, now), ipv6, now)
-        else:
-            self._drop("forbidden IPv4 destination", destination=text(destination))
-
-    def _may_reach(self, destination: bytes) -> bool:
-        teredo = parse(destination)
-        return teredo is None or (
-            teredo.mapped not in self._forbidden and Endpoint(teredo.server, PORT) not in self._forbidden
-        )
-
-    def _attempt(self, peer: Peer, now: float) -> None:
-        teredo = parse(peer.address)
-        if teredo is None:  # direct IPv6 connectivity test, RFC 4380 section 5.2.9
-            if peer.nonce is None:
-                peer.nonce = self._rng.randbytes(NONCE_BYTES)
-            self.counters["connectivity tests"] += 1
-            self._send(echo_request(self._own, peer.address, peer.nonce), self._servers[0])
-        else:
-            self.counters["bubbles sent"] += 1
-            self._send(bubble(self._own, peer.address), teredo.mapped)
-            self._send(bubble(self._own, peer.address), Endpoint(teredo.server, PORT))
-
-    def _error_source(self) -> bytes:
-        return self._router
-
-    def _given_up(self, peer: Peer) -> None:
-        self._peers.distrust(peer)  # the entry stays: it remembers how many bubbles were sent
+            self._from_server(packet, trailers, source, now)
 
     # Telling
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """The client's state as JSON-able facts; times in seconds."""
-        nat = {None: "unknown", True: "symmetric", False: "cone or restricted"}[self.symmetric]
+        nat = {None: "unknown", True: "symmetric", False: "cone or restricted"}[self.nat.symmetric]
         return {
             "type": "client",
             "state": str(self.state),
@@ -405,6 +322,9 @@ class Client(Tunnel):
             "randomized_refresh_interval": round(self._interval, 3),
             "next_refresh": None if self._last_server < 0 else round(self._last_server + self._interval - now, 3),
             "nat": nat,
+            "nat_behaviour": f"UPnP: {_yes(self.nat.upnp)}, port-preserving: {_yes(self.nat.port_preserving)}",
+            "upnp_mapping": self.nat.upnp_mapped and str(self.nat.upnp_mapped),
+            "extensions": sorted(self.config.extensions),
             "external_mapping": self._mapped and str(self._mapped),
             "address": self.address and str(self.address),
             "mtu": self.mtu,
@@ -412,3 +332,7 @@ class Client(Tunnel):
             "peers": self.peer_table(now),
             "counters": dict(sorted(self.counters.items())),
         }
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"

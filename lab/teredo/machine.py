@@ -18,11 +18,15 @@ from lab.teredo.packet import MAX_DATAGRAM, MalformedError, Packet, decode, unre
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this UDP payload to an IPv4 endpoint; with `secondary`, from a server's secondary address."""
+    """Send this UDP payload to an IPv4 endpoint.
+
+    From the service port, or from a server's one at its `secondary` address, or from a random `port` that is open.
+    """
 
     data: bytes
     to: Endpoint
     secondary: bool = False
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,31 @@ class Event:
     facts: dict[str, Any]
 
 
-Action = Send | Deliver | Configure | Event
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Listen on this local UDP port as well. If that fails, the machine is to be told with `port_refused`."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Listen on this port no longer."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapPort:
+    """Have the NAT open the service port by UPnP (RFC 6081 section 5.3.3); the answer goes to `port_mapped`."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnmapPort:
+    """Have the NAT close what it opened (RFC 6081 section 5.3.5.1)."""
+
+
+Action = Send | Deliver | Configure | Event | Open | Close | MapPort | UnmapPort
 
 
 class Timers:
@@ -124,7 +152,7 @@ class Machine:
         raise NotImplementedError
 
     def datagram(self, data: bytes, source: Endpoint, now: float) -> None:
-        """A UDP payload has arrived."""
+        """A UDP payload has arrived on the service port."""
         raise NotImplementedError
 
     def packet(self, ipv6: bytes, now: float) -> None:
@@ -153,8 +181,8 @@ class Machine:
             self._drop("malformed", reason=str(error))
             return None
 
-    def _send(self, data: bytes, to: Endpoint, *, secondary: bool = False) -> None:
-        self._actions.append(Send(data, to, secondary))
+    def _send(self, data: bytes, to: Endpoint, *, secondary: bool = False, port: int = 0) -> None:
+        self._actions.append(Send(data, to, secondary, port))
 
     def _deliver(self, ipv6: bytes) -> None:
         self.counters["delivered"] += 1

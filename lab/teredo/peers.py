@@ -61,15 +61,35 @@ class Window:
 
 
 @dataclass(slots=True)
+class EchoTest:
+    """What a client behind a sequential NAT has found out for one peer (RFC 6081 section 5.5.1).
+
+    `lower` and `upper` are the external ports that the primary and the secondary server saw, 0 before they answered.
+    """
+
+    nonces: tuple[bytes, bytes] = (b"", b"")
+    lower: int = 0
+    upper: int = 0
+    tries: int = 0
+
+
+@dataclass(slots=True)
 class Peer:
     """One entry: what is known of a peer, the packets that wait for it, and what may still be sent to it.
 
     A new entry looks as if it had last been heard and addressed 30 s ago (RFC 4380 section 5.2.6). `inbound` holds
     packets *from* a native host that wait for the direct connectivity test, each with the endpoint it came from.
+    `mapping` is where its packets come from; `send_to` is where ours go, from the random port `send_from` or, if that
+    is 0, from the service port.
+
+    The rest is RFC 6081's. `local_port` is the random port that is open for this peer, `random_port` the external one
+    that it is predicted to have, `peer_random_port` the one that the peer has announced; 0 for none.
     """
 
     address: bytes
     mapping: Endpoint | None = None
+    send_to: Endpoint | None = None
+    send_from: int = 0
     trusted: bool = False
     nonce: bytes | None = None
     last_received: float = float("-inf")
@@ -82,6 +102,20 @@ class Peer:
     outbound_bytes: int = 0
     inbound_bytes: int = 0
     in_use: bool = False
+    nonce_sent: bytes = b""
+    nonce_received: bytes = b""
+    symmetric: bool = False
+    local_port: int = 0
+    random_port: int = 0
+    peer_random_port: int = 0
+    direct_on_primary: bool = False
+    direct_on_random: bool = False
+    last_data: float = float("-inf")
+    refreshes: int = 0
+    echo_test: EchoTest | None = None
+    alternates: tuple[Endpoint, ...] = ()
+    solicitations: int = 0
+    callbacks: Window = field(default_factory=lambda: Window(BUBBLE_LIMIT, BUBBLE_WINDOW))
 
     @classmethod
     def new(cls, address: bytes, now: float) -> Peer:
@@ -161,12 +195,17 @@ class PeerList:
     def trust(self, peer: Peer, mapping: Endpoint, now: float) -> None:
         """Mark a peer as trusted at a mapping: it has answered directly, so its bubble count starts anew."""
         peer.trusted, peer.mapping, peer.nonce = True, mapping, None
-        peer.last_received, peer.attempts = now, 0
+        peer.send_to, peer.send_from = mapping, 0
+        peer.last_received, peer.attempts, peer.solicitations = now, 0, 0
         peer.bubbles.clear()
+        peer.callbacks.clear()
 
     def distrust(self, peer: Peer) -> None:
         """Withdraw the trust in a peer that no longer answers: it is a stranger again."""
-        peer.trusted, peer.mapping, peer.in_use = False, None, False
+        peer.trusted, peer.mapping, peer.send_to, peer.in_use = False, None, None, False
+        peer.direct_on_primary = peer.direct_on_random = False
+        peer.nonce_received, peer.peer_random_port = b"", 0
+        peer.refreshes = peer.solicitations = 0
         if self._in_use.pop(peer.address, None) is not None:
             self._strangers[peer.address] = peer
 

@@ -1,6 +1,8 @@
 """The Teredo relay (RFC 4380 section 5.4): between native IPv6 hosts and Teredo clients.
 
-The same machine serves a single dual-stack host (a host-specific relay, RFC 4380 section 8.2) when it is told so.
+The same machine serves a single dual-stack host (a host-specific relay, RFC 4380 section 8.2) when it is told so. It
+takes from RFC 6081 what lets clients behind symmetric NATs reach native hosts, which that RFC does not promise: its
+bubbles carry nonces, and a client that returns one is where its answer comes from.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import Any
 
 from lab.teredo.address import PORT, Endpoint, Forbidden, is_global, is_teredo, packed, parse, text
 from lab.teredo.machine import Configure
-from lab.teredo.packet import MTU, bubble
+from lab.teredo.packet import MTU, Packet, bubble
 from lab.teredo.peers import Peer
+from lab.teredo.trailers import NO_TRAILERS, Trailers, fresh_nonce, nonce_trailer, parse_trailers
 from lab.teredo.tunnel import MAX_PEERS, Tunnel, is_whole_ipv6
 
 
@@ -23,13 +26,15 @@ class RelayConfig:
 
     `address` is a native IPv6 address of the node, the source of its bubbles. `serves` are the prefixes that it
     forwards to; empty means every global address outside 2001::/32. `host_specific` limits both ways to `address`.
-    `direct_bubbles` also sends bubbles straight to the client, as a relay behind a NAT must (section 5.4.1).
+    `direct_bubbles` also sends bubbles straight to the client, as a relay behind a NAT must (section 5.4.1). `nonces`
+    lets clients behind symmetric NATs in (RFC 6081 section 5.2).
     """
 
     address: str
     serves: tuple[str, ...] = ()
     host_specific: bool = False
     direct_bubbles: bool = False
+    nonces: bool = True
     max_peers: int = MAX_PEERS
 
     def __post_init__(self) -> None:
@@ -82,8 +87,7 @@ class Relay(Tunnel):
         else:
             peer = self._peer(destination, now)
             if peer.usable(now):
-                assert peer.mapping is not None
-                self._transmit(peer, ipv6, peer.mapping, now)
+                self._transmit(peer, ipv6, now)
             else:
                 self._queue(peer, ipv6, now)
 
@@ -93,7 +97,9 @@ class Relay(Tunnel):
         self.counters["bubbles sent"] += 1
         if self.config.direct_bubbles:
             self._send(bubble(self._own, peer.address), teredo.mapped)
-        self._send(bubble(self._own, peer.address), Endpoint(teredo.server, PORT))
+        if self.config.nonces:
+            peer.nonce_sent = fresh_nonce(self._rng)
+        self._send(bubble(self._own, peer.address) + nonce_trailer(peer.nonce_sent), Endpoint(teredo.server, PORT))
 
     def _error_source(self) -> bytes:
         return self._own
@@ -108,11 +114,14 @@ class Relay(Tunnel):
         packet = self._decode(data)
         if packet is None:
             return
-        teredo = parse(packet.source)
-        if teredo is None or teredo.mapped != source or source in self._forbidden:
-            self._drop("source does not match its mapping", source=str(source))
+        trailers = parse_trailers(packet.trailers) if packet.trailers else NO_TRAILERS
+        if trailers.discard:
+            self._drop("unknown trailer", source=str(source))
             return
         peer = self._peers.get(packet.source)
+        if not self._is_at(packet, trailers, peer, source):
+            self._drop("source does not match its mapping", source=str(source))
+            return
         if peer is None:
             self._drop("unknown client", source=text(packet.source))
             return
@@ -123,6 +132,19 @@ class Relay(Tunnel):
             self._deliver(packet.ipv6)
         else:
             self._drop("destination is not served", destination=text(packet.destination))
+
+    def _is_at(self, packet: Packet, trailers: Trailers, peer: Peer | None, source: Endpoint) -> bool:
+        """Whether a packet's sender is where it comes from: its address, our nonce or our trust says so."""
+        teredo = parse(packet.source)
+        if teredo is None or source in self._forbidden:
+            return False
+        if teredo.mapped == source:
+            return True
+        if peer is None or not peer.nonce_sent:
+            return False
+        if packet.is_bubble and trailers.nonce == peer.nonce_sent:
+            return True
+        return peer.trusted and peer.mapping == source
 
     def _is_served(self, address: bytes) -> bool:
         if self.config.host_specific:

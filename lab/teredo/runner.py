@@ -12,23 +12,21 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
-
 from lab import unix
 from lab.teredo.address import PORT, Endpoint, Forbidden, packed
-from lab.teredo.client import Client, ClientConfig
-from lab.teredo.machine import Configure, Deliver, Event, Machine, Send
+from lab.teredo.client import Client
+from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
 from lab.teredo.packet import MAX_DATAGRAM
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
-from lab.teredo.surroundings import directed_broadcasts, has_native_ipv6
+from lab.teredo.surroundings import directed_broadcasts
 from lab.teredo.tun import Interface, Tun
 
 BATCH = 64
@@ -73,6 +71,11 @@ class Runner:
         self._wakeup: asyncio.TimerHandle | None = None
         self.io_errors = 0
 
+    @property
+    def local(self) -> Endpoint:
+        """The local end of the service port."""
+        return Endpoint(*self._sockets[0][0].getsockname())
+
     async def run(self, stop: asyncio.Event, control: Path | None = None) -> None:
         """Start the machine, serve until `stop`, shut down cleanly: no address, no interface, no socket file."""
         async with contextlib.AsyncExitStack() as stack:
@@ -86,20 +89,29 @@ class Runner:
             if control is not None:
                 await stack.enter_async_context(_control_socket(control, self._command))
             changes = self._loop.create_task(self._apply_changes())
-            if isinstance(self.machine, Client):
-                stack.enter_context(self._watch_native_ipv6(self.machine))
-            else:
-                self.do(self.machine.start)
+            await self._started(stack)
             stopped = self._loop.create_task(stop.wait())
             await asyncio.wait({stopped, changes}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             if changes.done():
                 changes.result()  # the interface could not be configured: let it be seen
             self.do(self.machine.stop)
+            await self._stopped()
             await self._changes.join()
             changes.cancel()
             if self._wakeup is not None:
                 self._wakeup.cancel()
+
+    async def _started(self, stack: contextlib.AsyncExitStack) -> None:
+        """Start the machine; what `stack` holds ends when the machine has stopped."""
+        self.do(self.machine.start)
+
+    async def _stopped(self) -> None:
+        """The machine has stopped: finish what takes time."""
+
+    def _act(self, action: Action) -> None:
+        """Do what only some machines ask for."""
+        raise AssertionError(action)
 
     def do(self, step: Callable[[float], None]) -> None:
         """Let the machine take one step at the present time, and do what it asks for."""
@@ -129,21 +141,28 @@ class Runner:
             self.io_errors += 1
         self._perform()
 
+    def _socket(self, action: Send) -> socket.socket:
+        """Where a datagram leaves from."""
+        return self._sockets[1 if action.secondary else 0][0]
+
     def _perform(self) -> None:
-        for action in self.machine.actions():
-            match action:
-                case Send(data, to, secondary):
-                    try:
-                        self._sockets[1 if secondary else 0][0].sendto(data, to)
-                    except OSError:  # like loss on the way; the protocol recovers from it
-                        self.io_errors += 1
-                case Deliver(ipv6):
-                    try:
-                        os.write(self._tun.fd, ipv6)
-                    except OSError:
-                        self.io_errors += 1
-                case Configure() | Event():
-                    self._changes.put_nowait(action)
+        while actions := self.machine.actions():
+            for action in actions:
+                match action:
+                    case Send(data, to):
+                        try:
+                            self._socket(action).sendto(data, to)
+                        except OSError:  # like loss on the way; the protocol recovers from it
+                            self.io_errors += 1
+                    case Deliver(ipv6):
+                        try:
+                            os.write(self._tun.fd, ipv6)
+                        except OSError:
+                            self.io_errors += 1
+                    case Configure() | Event():
+                        self._changes.put_nowait(action)
+                    case _:
+                        self._act(action)
         self._arm()
 
     def _arm(self) -> None:
@@ -167,38 +186,6 @@ class Runner:
             finally:
                 self._changes.task_done()
 
-    @contextlib.contextmanager
-    def _watch_native_ipv6(self, client: Client) -> Iterator[None]:
-        """Start the client, unless and until the node has other IPv6 connectivity (RFC 4380 section 5.5)."""
-        watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        watch.bind((0, RTMGRP_IPV6_ROUTE))
-        checking: asyncio.Task[None] | None = None
-
-        async def check(*, first: bool = False) -> None:
-            present = await has_native_ipv6(self._tun.interface.name)
-            if first and not present:
-                self.do(client.start)
-            else:
-                self.do(lambda now: client.native_ipv6(present, now))
-
-        def changed() -> None:
-            nonlocal checking
-            with contextlib.suppress(BlockingIOError):
-                while watch.recv(65536):
-                    pass
-            if checking is None or checking.done():
-                checking = self._loop.create_task(check())
-
-        checking = self._loop.create_task(check(first=True))
-        self._loop.add_reader(watch, changed)
-        try:
-            yield
-        finally:
-            self._loop.remove_reader(watch)
-            watch.close()
-            if checking is not None:
-                checking.cancel()
-
     def _command(self, line: str) -> dict[str, Any]:
         """Answer a line that came over the control socket: a command, and for `forget-peers` whom to keep."""
         now = self._loop.time()
@@ -210,13 +197,8 @@ class Runner:
         elif command != "state":
             return {"problem": f"unknown command {command!r}"}
         self._perform()
-        facts = self.machine.snapshot(now)
-        local = Endpoint(*self._sockets[0][0].getsockname())
-        external = facts.get("external_mapping")
-        if external is not None:
-            facts["nat_behaviour"] = "port preserving" if external.endswith(f":{local.port}") else "other port"
-        return facts | {
-            "local_mapping": str(local),
+        return self.machine.snapshot(now) | {
+            "local_mapping": str(self.local),
             "interface": self._tun.interface.name,
             "io_errors": self.io_errors,
         }
@@ -255,24 +237,19 @@ class Place:
     """Where a program runs: its interface's name, its control socket, and the local end of its service port.
 
     Port 0 has the kernel pick one at random (RFC 4380 section 5.2). A server's addresses are in its own configuration.
+    A client waits for `upnp_wait` seconds for a gateway that answers, and keeps the port that it opened in `memory`.
     """
 
     tun: str
     control: Path | None = None
     bind: str = "0.0.0.0"  # noqa: S104 - a service port is meant to be reached
     port: int = 0
-
-
-async def run_client(config: ClientConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a client until `stop`. Raises OSError or TunError when its port or interface cannot be had."""
-    machine = Client(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    udp = service_socket(place.bind, place.port)
-    tun = Tun(Interface(place.tun, default_route=True))
-    await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
+    upnp_wait: float = 2.0
+    memory: Path | None = None
 
 
 async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises like `run_client`."""
+    """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises OSError or TunError."""
     machine = Relay(config, SystemRandom(), Forbidden(await directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
     source = config.address if config.host_specific else None
@@ -281,7 +258,7 @@ async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asy
 
 
 async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a server on port 3544 of both its addresses until `stop`. Raises like `run_client`."""
+    """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
     machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
     sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]] = [
         (service_socket(config.primary, PORT), machine.datagram),

@@ -50,12 +50,17 @@ class Solicitation:
         if self._sent == SOLICITATIONS:
             return None
         self._sent += 1
-        self._nonce = self._rng.randbytes(8)
+        self._nonce, datagram = self.single()
+        return datagram
+
+    def single(self) -> tuple[bytes, bytes]:
+        """A solicitation by itself, whose answer `fault` judges: its nonce, and its UDP payload."""
+        nonce = self._rng.randbytes(8)
         ipv6 = router_solicitation(SOLICITATION_SOURCE)
-        header = Authentication(self._nonce, self._client_id)
+        header = Authentication(nonce, self._client_id)
         if self._secret is not None:
             header = auth.seal(self._secret, header, b"", ipv6)
-        return header.encode() + ipv6
+        return nonce, header.encode() + ipv6
 
     def answer(self, packet: Packet, source: Endpoint) -> tuple[Endpoint, Advertisement] | None:
         """The mapped endpoint and the advertisement in an answer; None, with `refused` saying why, if it is not one."""
@@ -68,12 +73,16 @@ class Solicitation:
         return packet.origin, facts
 
     def _fault(self, packet: Packet, source: Endpoint, facts: Advertisement | None) -> str | None:
-        header = packet.authentication
         if self.asked is None:
             return "not asked for"
         if source != self.asked:
             return "not from the server asked"
-        if header is None or header.nonce != self._nonce:
+        return self.fault(packet, self._nonce, facts)
+
+    def fault(self, packet: Packet, nonce: bytes, facts: Advertisement | None) -> str | None:
+        """What is wrong with the answer to a solicitation that had this nonce; None if it is good."""
+        header = packet.authentication
+        if header is None or header.nonce != nonce:
             return "wrong nonce"
         if self._secret is not None and (header.client_id != self._client_id or not auth.verify(self._secret, packet)):
             return "wrong authentication value"

@@ -68,6 +68,10 @@ class Tunnel(Machine):
         """The peer did not answer; its queue is already gone."""
         raise NotImplementedError
 
+    def _trusted(self, peer: Peer, now: float) -> bool:
+        """The peer has just been trusted. Returns whether what waits for that may go."""
+        return True
+
     # What they share
 
     def _peer(self, address: bytes, now: float) -> Peer:
@@ -83,12 +87,13 @@ class Tunnel(Machine):
         for ipv6 in outbound:
             self._refuse(self._error_source(), ipv6, ADDRESS_UNREACHABLE)
 
-    def _transmit(self, peer: Peer, ipv6: bytes, to: Endpoint, now: float) -> None:
+    def _transmit(self, peer: Peer, ipv6: bytes, now: float) -> None:
+        assert peer.send_to is not None
         if not peer.in_use:
             self._peers.use(peer)
-        peer.last_sent = now
+        peer.last_sent = peer.last_data = now
         self.counters["sent"] += 1
-        self._send(ipv6, to)
+        self._send(ipv6, peer.send_to, port=peer.send_from)
 
     def _queue(self, peer: Peer, ipv6: bytes, now: float) -> None:
         """Hold a packet until the peer answers, and see to it that an attempt is under way."""
@@ -121,7 +126,9 @@ class Tunnel(Machine):
         peer = self._peers.get(key) if isinstance(key, bytes) else None
         if peer is None:
             return
-        if peer.attempts >= ATTEMPTS:
+        if peer.usable(now):
+            self._release(peer, now)
+        elif peer.attempts >= ATTEMPTS:
             self._give_up(peer, "no answer")
         else:
             self._try(peer, now)
@@ -134,7 +141,7 @@ class Tunnel(Machine):
         self._given_up(peer)
 
     def _trust(self, peer: Peer, mapping: Endpoint, now: float) -> None:
-        """The peer has answered from `mapping`: send and deliver what waited for that, in order."""
+        """The peer has answered from `mapping`: packets may go there, and what waited for that goes."""
         if peer.usable(now) and peer.mapping == mapping:
             if peer.address not in self._timers:  # nearly every packet: nothing waits, nothing changes
                 peer.last_received = now
@@ -142,12 +149,17 @@ class Tunnel(Machine):
         else:
             self._report("peer trusted", peer=text(peer.address), mapping=str(mapping))
         self._peers.trust(peer, mapping, now)
+        if self._trusted(peer, now):
+            self._release(peer, now)
+
+    def _release(self, peer: Peer, now: float) -> None:
+        """Send and deliver what waited until the peer was trusted, in order."""
         self._timers.cancel(peer.address)
         outbound, inbound = peer.release()
         for ipv6 in outbound:
-            self._transmit(peer, ipv6, mapping, now)
+            self._transmit(peer, ipv6, now)
         for source, ipv6 in inbound:
-            if source == mapping:
+            if source == peer.mapping:
                 self._deliver(ipv6)
             else:
                 self._drop("queued from another endpoint", source=str(source))

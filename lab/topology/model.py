@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from lab import link
 from lab.nat.kinds import NAMES, Collision, Engine, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.plan import LinkQuality, Verdict
+from lab.teredo.extensions import Extension
 
 LOCAL: Final = "local"
 """In place of a relay's name: the host runs a relay for itself alone, a "local relay" (RFC 4380 section 3.4)."""
@@ -133,6 +134,10 @@ class Client(Options):
         ge=1,
         le=3600,
         description=f"seconds between refreshes of the NAT's mapping, 1 to 3600; {REFRESH_INTERVAL} by default",
+    )
+    extensions: tuple[Extension, ...] | None = Field(
+        default=None,
+        description=f"a list of the extensions of RFC 6081 that the client has: {', '.join(Extension)}; all by default",
     )
     client_id: ClientId | None = Field(
         default=None, description="the client's id for secure qualification, 1 to 255 printable ASCII characters"

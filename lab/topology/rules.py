@@ -14,6 +14,7 @@ from lab.link import problems
 from lab.nat.engines import choose
 from lab.nat.kinds import NAMES, Collision, Pooling, PortChoice
 from lab.nat.setup import UnsupportedError
+from lab.teredo.extensions import lacking
 from lab.topology.addressing import PRIVATE, PUBLIC, UPNP, VANTAGE, inside_hosts, lans, reserved
 from lab.topology.document import Loc
 from lab.topology.model import LOCAL, Nat, PlacedClient, Site, Topology, nat_node
@@ -46,6 +47,7 @@ def findings(topology: Topology) -> Iterator[Finding]:
     foundations = [*_names(topology), *_references(topology), *_nesting(topology)]
     yield from foundations
     yield from _programs(topology)
+    yield from _extensions(topology)
     yield from _secrets(topology)
     yield from _checks(topology)
     for loc, _, link in topology.links():
@@ -309,6 +311,16 @@ def _programs(topology: Topology) -> Iterator[Finding]:
         if placed.client.refresh_interval is not None:
             loc = _client(placed, "refresh_interval")
             yield Finding(loc, "miredo finds its refresh interval by itself", remedy)
+        if placed.client.extensions:
+            yield Finding(_client(placed, "extensions"), "miredo has none of the extensions of RFC 6081", remedy)
+
+
+def _extensions(topology: Topology) -> Iterator[Finding]:
+    for placed in topology.clients():
+        fault = lacking(placed.client.extensions or ())
+        if fault is not None:
+            what = f"the extension {fault[0]} builds on {fault[1]}"
+            yield Finding(_client(placed, "extensions"), what, f"add {fault[1]}, or leave out {fault[0]}")
 
 
 def _secrets(topology: Topology) -> Iterator[Finding]:

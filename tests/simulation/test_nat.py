@@ -12,6 +12,7 @@ from lab.nat.kinds import KINDS, NAMES, Filtering, Mapping, NatBehaviour, PortCh
 from lab.simulation import Clock, Internet, NatModel
 from lab.teredo.address import Endpoint
 
+EXTERNAL = ("198.18.0.1", "198.18.0.2", "198.18.0.3", "198.18.0.4")
 INSIDE = Endpoint("192.168.0.2", 5000)
 REMOTE = Endpoint("198.18.0.9", 3544)
 SAME_HOST = Endpoint("198.18.0.9", 3545)
@@ -24,7 +25,9 @@ class Bench:
     def __init__(self, behaviour: NatBehaviour, timeout: float = 60.0, seed: int = 1) -> None:
         self.clock = Clock()
         self.internet = Internet(self.clock, Random(seed), latency=0.01, loss=0.0, trace=None)
-        self.nat = NatModel(self.internet, "198.18.0.1", behaviour, Random(seed), timeout=timeout)
+        self.nat = NatModel(
+            self.internet, self.clock, EXTERNAL[: behaviour.addresses], behaviour, Random(seed), timeout=timeout
+        )
         self.arrived: list[tuple[Endpoint, Endpoint]] = []
         for host in (REMOTE.host, OTHER_HOST.host):
             self.internet.attach(host, self.arrive)
@@ -75,7 +78,7 @@ def test_a_mapping_is_kept_for_the_remote_endpoints_that_it_should_be(
 ) -> None:
     bench = Bench(behaviour(mapping, filtering))
     seen = bench.out(REMOTE)
-    assert seen.host == bench.nat.external
+    assert seen.host == bench.nat.external[0]
     assert (bench.out(SAME_HOST) == seen, bench.out(OTHER_HOST) == seen) == kept
     assert bench.out(REMOTE) == seen
 
@@ -157,10 +160,48 @@ def test_without_udp_nothing_leaves() -> None:
     assert bench.nat.dropped["UDP"] == 1
 
 
-@pytest.mark.parametrize("kind", ["addr_symmetric", "upnp_port_restricted", "home_router"])
-def test_what_is_not_modelled_is_refused(kind: str) -> None:
+def test_what_is_not_modelled_is_refused() -> None:
     with pytest.raises(ValueError, match="not modelled"):
-        Bench(NAMES[kind])
+        Bench(NAMES["home_router"])
+    clock = Clock()
+    internet = Internet(clock, Random(1), latency=0.01, loss=0.0, trace=None)
+    with pytest.raises(ValueError, match="1 external addresses for a NAT with 4"):
+        NatModel(internet, clock, EXTERNAL[:1], KINDS["addr_symmetric"], Random(1))
+
+
+def test_flows_get_external_addresses_in_turn_or_hosts_keep_theirs() -> None:
+    bench = Bench(KINDS["addr_symmetric"])
+    assert [bench.out(Endpoint(REMOTE.host, 1000 + n)).host for n in range(5)] == [*EXTERNAL, EXTERNAL[0]]
+    bench = Bench(NAMES["cgn"])
+    assert {bench.out(REMOTE, Endpoint("192.168.0.2", 5000 + n)).host for n in range(5)} == {EXTERNAL[0]}
+    assert {bench.out(REMOTE, Endpoint("192.168.0.3", 5000 + n)).host for n in range(5)} == {EXTERNAL[1]}
+
+
+def test_a_port_that_upnp_has_opened_lets_anybody_in_until_it_is_closed() -> None:
+    bench = Bench(KINDS["upnp_port_symmetric"])
+    opened = bench.nat.open(INSIDE)
+    assert opened == Endpoint(EXTERNAL[0], INSIDE.port)
+    assert bench.enters(OTHER_HOST, opened)
+    assert bench.nat.open(Endpoint("192.168.0.3", INSIDE.port)) is None
+    assert bench.out(REMOTE, Endpoint("192.168.0.3", INSIDE.port)) != opened
+    assert bench.out(REMOTE) == opened
+    bench.nat.close(INSIDE)
+    assert not bench.enters(OTHER_HOST, opened)
+    assert Bench(KINDS["port_restricted"]).nat.open(INSIDE) is None
+
+
+def test_a_nat_behind_a_nat_and_hosts_that_need_none() -> None:
+    bench = Bench(behaviour())
+    inner = NatModel(bench.nat, bench.clock, ("192.168.0.9",), behaviour(), Random(1))
+    for host in ("172.16.0.2", "172.16.0.3"):
+        inner.attach(host, bench.arrive)
+    inner.send(Endpoint("172.16.0.2", 5000), REMOTE, b"out")
+    bench.wait(0.1)
+    assert [seen.host for seen, _ in bench.arrived] == [EXTERNAL[0]]
+    bench.arrived.clear()
+    inner.send(Endpoint("172.16.0.2", 5000), Endpoint("172.16.0.3", 6000), b"out")
+    bench.wait(0.1)
+    assert bench.arrived == [(Endpoint("172.16.0.2", 5000), Endpoint("172.16.0.3", 6000))]
 
 
 def test_the_permission_of_each_remote_endpoint_ages_by_itself() -> None:

@@ -84,10 +84,10 @@ def test_a_fifth_of_all_packets_may_be_lost(seed: int) -> None:
 
 
 @pytest.mark.requirement("Q12")
-def test_a_client_behind_a_symmetric_nat_is_off_line_and_says_why() -> None:
+def test_without_extensions_a_client_behind_a_symmetric_nat_is_off_line_and_says_why() -> None:
     simulation = Simulation()
     simulation.server()
-    client = simulation.client("port_symmetric")
+    client = simulation.client("port_symmetric", extensions=())
     simulation.run_for(20.0)
     assert client.machine.state is State.OFFLINE
     assert "symmetric NAT: mapped to 198.18.0." in (client.machine.reason or "")
@@ -122,7 +122,7 @@ def test_a_dead_peer_costs_4_attempts_in_300_seconds_however_often_it_is_pinged(
     attempts = [
         outer.at - began
         for outer in simulation.trace or ()
-        if outer.data == bubble(one.host.address, address) and outer.to.port == PORT and outer.at >= began
+        if outer.data.startswith(bubble(one.host.address, address)) and outer.to.port == PORT and outer.at >= began
     ]
     expected = [start + step for start in (0, 300, 600, 900) for step in (0, 2, 4, 6)]
     assert attempts == pytest.approx(expected, abs=0.5)
@@ -134,7 +134,7 @@ def test_clients_behind_one_nat_reach_each_other_if_it_hairpins(hairpin: bool) -
     simulation = Simulation()
     simulation.server()
     nat = simulation.nat(NatBehaviour(kind.mapping, kind.filtering, kind.ports, hairpin))
-    one, two = simulation.client(nat, port=4000), simulation.client(nat, port=4001)
+    one, two = (simulation.client(nat, port=port, extensions=()) for port in (4000, 4001))
     simulation.run_for(1.0)
     ping = simulation.ping(one, two)
     assert ping.reached == hairpin

@@ -48,7 +48,7 @@ def test_two_answers_with_one_mapping_give_the_address_of_that_mapping() -> None
     assert (client.address.server, client.address.mapped) == (PRIMARY.host, MAPPED)
     assert client.address.flags & ~0x3CFF == 0
     assert state_of(client) is State.QUALIFIED
-    assert client.symmetric is False
+    assert client.nat.symmetric is False
     assert outcome(client).configured == [client.address.packed]
 
 
@@ -61,7 +61,7 @@ def test_another_mapping_for_the_secondary_server_is_a_symmetric_nat(seen: Endpo
     client.start(0.0)
     client.datagram(advertise(outcome(client).only_sent.data), PRIMARY, 0.1)
     client.datagram(advertise(outcome(client).only_sent.data, seen), SECONDARY, 0.2)
-    assert (state_of(client), client.symmetric, client.address) == (State.OFFLINE, True, None)
+    assert (state_of(client), client.nat.symmetric, client.address) == (State.OFFLINE, True, None)
     assert client.reason == f"symmetric NAT: mapped to {MAPPED} for the primary server and to {seen} for the secondary"
     assert outcome(client).configured == []
     assert client.snapshot(0.2)["nat"] == "symmetric"

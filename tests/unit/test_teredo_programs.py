@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
 from random import Random, SystemRandom
-from typing import Any
+from types import ModuleType
 
 import pytest
 
-from lab.teredo import runner
+from lab.teredo import client_runner, runner
 from lab.teredo.address import Endpoint, Forbidden
 from lab.teredo.client import ClientConfig
 from lab.teredo.relay import RelayConfig
@@ -23,16 +22,16 @@ BROADCAST = Endpoint("192.0.2.255", 4000)
 
 @pytest.mark.requirement("S7", "X9", "X12", "U2")
 @pytest.mark.parametrize(
-    ("name", "run", "config"),
+    ("module", "name", "config"),
     [
-        ("Client", runner.run_client, ClientConfig(PRIMARY.host, SECONDARY.host)),
-        ("Relay", runner.run_relay, RelayConfig(RELAY_ADDRESS)),
-        ("Server", runner.run_server, ServerConfig(PRIMARY.host, SECONDARY.host)),
+        (client_runner, "Client", ClientConfig(PRIMARY.host, SECONDARY.host)),
+        (runner, "Relay", RelayConfig(RELAY_ADDRESS)),
+        (runner, "Server", ServerConfig(PRIMARY.host, SECONDARY.host)),
     ],
     ids=["client", "relay", "server"],
 )
 def test_a_program_draws_from_the_systems_generator_and_knows_its_broadcast_addresses(
-    name: str, run: Callable[..., Coroutine[Any, Any, None]], config: object, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, name: str, config: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Random, Forbidden]] = []
 
@@ -43,8 +42,9 @@ def test_a_program_draws_from_the_systems_generator_and_knows_its_broadcast_addr
         given.append((rng, forbidden))
         raise RuntimeError("enough is known")
 
-    monkeypatch.setattr(runner, "directed_broadcasts", broadcasts)
-    monkeypatch.setattr(runner, name, made)
+    run = getattr(module, f"run_{name.lower()}")
+    monkeypatch.setattr(module, "directed_broadcasts", broadcasts)
+    monkeypatch.setattr(module, name, made)
     with pytest.raises(RuntimeError, match="enough"):
         asyncio.run(run(config, runner.Place("none"), lambda *_: None, asyncio.Event()))
     ((rng, forbidden),) = given

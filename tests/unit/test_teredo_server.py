@@ -316,7 +316,7 @@ def test_other_packets_and_damaged_requests_to_the_server_itself_are_dropped() -
 
 
 def server_and_relay() -> Server:
-    return new_server(relay=RelayConfig(RELAY_ADDRESS))
+    return new_server(relay=RelayConfig(RELAY_ADDRESS, nonces=False))
 
 
 @pytest.mark.requirement("V23", "Y6")

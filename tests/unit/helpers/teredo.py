@@ -146,7 +146,8 @@ def advertise(
 
 
 def new_client(seed: int = 1, **config: Any) -> Client:
-    """A client of PRIMARY that has not been started."""
+    """A client of PRIMARY that has not been started; without the extensions of RFC 6081, unless they are given."""
+    config.setdefault("extensions", frozenset())
     return Client(ClientConfig(PRIMARY.host, SECONDARY.host, **config), Random(seed))
 
 
@@ -193,6 +194,8 @@ def silent(server: Server, data: bytes, source: Endpoint) -> bool:
 
 
 def new_relay(seed: int = 1, **config: Any) -> Relay:
+    """A relay as RFC 4380 has it, unless `nonces` are asked for."""
+    config.setdefault("nonces", False)
     return Relay(RelayConfig(RELAY_ADDRESS, **config), Random(seed))
 
 
