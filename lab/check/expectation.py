@@ -1,6 +1,6 @@
 """What checks shall find between each two ends, as the kinds of NAT imply it, and why.
 
-RFC 6081 Figure 1 says which pairs of NATs RFC 4380 alone connects; the other cells need extensions, which are off.
+RFC 6081 Figure 1 says which pairs of NATs connect, and which extensions both clients need for that.
 """
 
 from __future__ import annotations
@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, permutations
 
-from lab.nat.kinds import figure_kind
-from lab.nat.matrix import FIGURE_1, Cell, cell
+from lab.nat.kinds import KINDS, figure_kind
+from lab.nat.matrix import BEYOND, FIGURE_1, OPEN, SUBSETS, Cell, cell
 from lab.plan import Expectation, Verdict
+from lab.teredo.extensions import ALL, Extension
 from lab.topology.model import LOCAL, PlacedClient, Topology
+from lab.topology.pairs import pairs as matrix_pairs
 
 _REFUSAL = "RFC 4380 alone refuses a symmetric NAT"
 
@@ -22,7 +24,13 @@ def expectations(topology: Topology) -> tuple[Expectation, ...]:
     left_out = frozenset(checks.without)
     clients = {placed.name: placed for placed in topology.clients() if placed.name not in left_out}
     hosts = tuple(name for name in topology.hosts if name not in left_out)
-    pairs = _ring(_interleaved(topology, clients), hosts) if checks.pairs == "ring" else _all(clients, hosts)
+    match checks.pairs:
+        case "ring":
+            pairs = _ring(_interleaved(topology, clients), hosts)
+        case "matrix":
+            pairs = ((pair.caller, pair.callee) for pair in matrix_pairs(topology))
+        case "all":
+            pairs = _all(clients, hosts)
     verdicts: dict[tuple[str, str], tuple[Verdict, str]] = {}
     for pair in pairs:
         verdict = _verdict(topology, clients, *pair)
@@ -64,13 +72,11 @@ def _verdict(
     return _native(topology, clients[client], host)
 
 
-def _native(topology: Topology, placed: PlacedClient, host: str) -> tuple[Verdict, str]:
+def _native(topology: Topology, placed: PlacedClient, host: str) -> tuple[Verdict, str] | None:
     """A client and a native host, either way."""
     refused = _refused(topology, placed)
     if refused is not None:
         return "unreachable", refused
-    if _symmetric(topology, placed) and placed.client.program != "miredo":
-        return "unreachable", f"{placed.name} gets no address: {_REFUSAL}"
     match topology.relay_of(topology.hosts[host]):
         case None:
             return "unreachable", f"no relay serves {host}"
@@ -87,18 +93,67 @@ def _between(topology: Topology, caller: PlacedClient, callee: PlacedClient) -> 
         if refused is not None:
             return "unreachable", refused
     outermost = topology.chain(caller.site_name)[-1]
-    if outermost == topology.chain(callee.site_name)[-1] and not topology.sites[outermost].behaviour.hairpin:
-        return "unreachable", "same NAT without hairpinning"
+    if outermost == topology.chain(callee.site_name)[-1]:
+        nearby = _nearby(topology, caller, callee)
+        if nearby is not None:
+            return "reachable", nearby
+        if not topology.sites[outermost].behaviour.hairpin:
+            return "unreachable", "same NAT without hairpinning"
+    return _by_figure(topology, caller, callee)
+
+
+def _by_figure(topology: Topology, caller: PlacedClient, callee: PlacedClient) -> tuple[Verdict, str] | None:
     kinds = _figure_kind(topology, caller), _figure_kind(topology, callee)
-    figure = f"RFC 6081 Figure 1: {kinds[0]} → {kinds[1]}"
     needed = cell(*kinds)
+    figure = f"RFC 6081 Figure 1: {kinds[0]} → {kinds[1]}"
     if needed is Cell.YES:
         return "reachable", f"{figure} needs RFC 4380 alone"
-    if all(placed.client.program == "miredo" for placed in (caller, callee) if _symmetric(topology, placed)):
+    if "miredo" in (caller.client.program, callee.client.program):
         # Miredo never tests for a symmetric NAT: it gets an address, which some peers can use and others cannot.
         return None
-    promise = "promises nothing" if needed is Cell.NO else f"needs {needed}"
-    return "unreachable", f"{figure} {promise}; {_REFUSAL}"
+    both = _extensions(caller) & _extensions(callee)
+    if needed is not Cell.NO:
+        missing = sorted(SUBSETS[needed] - both)
+        if missing:
+            return "unreachable", f"{figure} needs {needed}, and not both have {' and '.join(missing)}"
+        return "reachable", f"{figure} needs {needed}"
+    if both != ALL or not (_is_exact(topology, caller) and _is_exact(topology, callee)) or kinds in OPEN:
+        return None
+    if kinds in BEYOND:
+        return "reachable", f"{figure} promises nothing, but {BEYOND[kinds]}"
+    return "unreachable", f"{figure} promises nothing"
+
+
+def _nearby(topology: Topology, caller: PlacedClient, callee: PlacedClient) -> str | None:
+    """Why two clients behind one outermost NAT reach each other without it (RFC 6081 section 3.5), if they do."""
+    if Extension.HAIRPINNING not in _extensions(caller) & _extensions(callee):
+        return None
+    chains = topology.chain(caller.site_name), topology.chain(callee.site_name)
+    for chain_, site_name in ((chains[0], callee.site_name), (chains[1], caller.site_name)):
+        if site_name in chain_:
+            return f"hairpinning (RFC 6081 section 3.5): a local address in the LAN of {site_name}"
+    shared = next(name for name in chains[0] if name in chains[1])
+    for chain_ in chains:
+        inner = chain_[: chain_.index(shared)]
+        if len(inner) == 1 and topology.sites[inner[0]].behaviour.upnp:
+            return f"hairpinning (RFC 6081 section 3.5): a port that the NAT of {inner[0]} has opened"
+    return None
+
+
+def _extensions(placed: PlacedClient) -> frozenset[Extension]:
+    """The extensions of RFC 6081 that a client has."""
+    if placed.client.program == "miredo":
+        return frozenset()
+    return ALL if placed.client.extensions is None else frozenset(placed.client.extensions)
+
+
+def _is_exact(topology: Topology, placed: PlacedClient) -> bool:
+    """Whether the figure's kind is all that there is to say of the NATs of a client."""
+    (name, *others) = topology.chain(placed.site_name)
+    behaviour = topology.sites[name].behaviour
+    kind = KINDS[figure_kind(behaviour)]
+    told_apart = ("mapping", "filtering", "ports", "pooling", "upnp")
+    return not others and all(getattr(behaviour, option) == getattr(kind, option) for option in told_apart)
 
 
 def _figure_kind(topology: Topology, placed: PlacedClient) -> str:
@@ -114,11 +169,13 @@ def _symmetric(topology: Topology, placed: PlacedClient) -> bool:
 
 
 def _refused(topology: Topology, placed: PlacedClient) -> str | None:
-    """Why a client gets no address however its NAT maps: no UDP, or secure qualification (RFC 4380 section 5.2.2)."""
+    """Why a client gets no address: no UDP, a symmetric NAT, or secure qualification (RFC 4380 section 5.2.2)."""
     for name in topology.chain(placed.site_name):
         if not topology.sites[name].behaviour.udp:
             return f"{placed.name} gets no address: the NAT of {name} lets no UDP through"
     client = placed.client
+    if client.program != "miredo" and _symmetric(topology, placed) and Extension.SYMMETRIC not in _extensions(placed):
+        return f"{placed.name} gets no address: {_REFUSAL}"
     server = topology.server_of(client)
     secrets = topology.servers[server].secrets
     if not secrets or (client.client_id is not None and secrets[client.client_id] == client.secret):

@@ -7,6 +7,8 @@ from enum import StrEnum
 from importlib import resources
 from typing import Final
 
+from lab.teredo.extensions import Extension
+
 
 class Cell(StrEnum):
     """What a client behind one NAT needs to reach one behind another. `YES`: nothing but RFC 4380."""
@@ -25,11 +27,41 @@ def _read() -> dict[str, dict[str, Cell]]:
     return {source: dict(zip(columns, map(Cell, cells), strict=True)) for source, *cells in rows}
 
 
+SYMMETRIC_WITHOUT_UPNP: Final = (
+    "port_preserving_port_symmetric",
+    "sequential_port_symmetric",
+    "port_symmetric",
+    "addr_symmetric",
+)
+
 FIGURE_1: Final = _read()
 """Caller's NAT kind to callee's NAT kind to cell: it is not symmetric."""
 
 NAT_KINDS: Final = tuple(FIGURE_1)
 """The ids of all nine NAT kinds, in the order of the figure."""
+
+
+SUBSETS: Final = {
+    Cell.YES: frozenset[Extension](),
+    Cell.SNS: frozenset({Extension.SYMMETRIC}),
+    Cell.SNS_UPNP: frozenset({Extension.SYMMETRIC, Extension.UPNP}),
+    Cell.SNS_PP: frozenset({Extension.SYMMETRIC, Extension.PORT_PRESERVING}),
+    Cell.SNS_SS: frozenset({Extension.SYMMETRIC, Extension.PORT_PRESERVING, Extension.SEQUENTIAL}),
+}
+"""The extensions that each label of the figure names; the sequential one builds on the port-preserving one."""
+
+_UPNP_OPEN = "a port that UPnP has opened is as good as a cone NAT's, since its mapping is endpoint-independent"
+
+BEYOND: Final = {
+    ("port_restricted", "upnp_port_symmetric"): "what answers a packet that came in through a port of UPnP's leaves"
+    " through it",
+    **{("upnp_port_restricted", kind): _UPNP_OPEN for kind in SYMMETRIC_WITHOUT_UPNP},
+    **{(kind, "upnp_port_restricted"): _UPNP_OPEN for kind in SYMMETRIC_WITHOUT_UPNP},
+}
+"""Cells marked No that a client with all extensions connects all the same, always, and why."""
+
+OPEN: Final = frozenset({("addr_restricted", "addr_symmetric"), ("addr_symmetric", "addr_restricted")})
+"""Cells marked No where it depends on which of its addresses the NAT happens to take."""
 
 
 def cell(source: str, destination: str) -> Cell:

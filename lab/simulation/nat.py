@@ -67,6 +67,7 @@ class NatModel:
         self._mappings: dict[Hashable, _Mapping] = {}
         self._by_outside: dict[Endpoint, _Mapping] = {}
         self._opened: dict[Endpoint, Endpoint] = {}
+        self._answers: dict[tuple[Endpoint, Endpoint], tuple[Endpoint, float]] = {}
         self._room = _ROOM
         self._turn = 0
         self._next_port = FIRST_PORT + rng.randrange(PORTS)
@@ -86,6 +87,7 @@ class NatModel:
         self._mappings.clear()
         self._by_outside.clear()
         self._opened.clear()
+        self._answers.clear()
         self._next_port = FIRST_PORT + self._rng.randrange(PORTS)
 
     def open(self, inside: Endpoint) -> Endpoint | None:
@@ -109,6 +111,11 @@ class NatModel:
             self.dropped["UDP"] += 1
             return
         now = self._clock.now
+        outside, used = self._answers.get((source, to), (source, float("-inf")))
+        if not self._is_stale(used, now):
+            self._answers[source, to] = outside, now
+            self._outside.send(outside, to, data)
+            return
         mapping = self._mapping(source, to, now)
         mapping.used = now
         if self.behaviour.filtering is not Filtering.EIF:
@@ -128,6 +135,9 @@ class NatModel:
         now = self._clock.now
         opened = self._opened.get(to)
         if opened is not None:
+            flow = opened, source
+            if flow not in self._mappings:  # what answers it leaves through the same port
+                self._answers[flow] = to, now
             self._receivers[opened.host](data, source, opened)
             return
         mapping = self._by_outside.get(to)

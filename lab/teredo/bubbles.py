@@ -123,13 +123,15 @@ class Bubbles(Tunnel):
 
     def _attempt(self, peer: Peer, now: float) -> None:
         self.counters["bubbles sent"] += 1
+        peer.called_back = False
         if self._preserved:
             self._open_port(peer, now)
         self._knock(peer, now)
         self._ask_for_answer(peer, now)
 
     def _try(self, peer: Peer, now: float) -> None:
-        if peer.trusted and is_teredo(peer.address) and self._has(Extension.LOAD_REDUCTION):
+        silent = peer.trusted and not peer.usable(now)
+        if silent and is_teredo(peer.address) and self._has(Extension.LOAD_REDUCTION):
             assert peer.send_to is not None
             self.counters["peers solicited"] += 1
             peer.solicitations += 1

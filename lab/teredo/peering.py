@@ -35,7 +35,7 @@ class Peering(Bubbles):
         if not self._nonces:  # as RFC 4380 has it
             self._answer(peer, origin, now)
             return
-        peer.nonce_received = trailers.nonce
+        peer.nonce_received, peer.called_back = trailers.nonce, True
         self._heed_random_port(peer, trailers.random_port, now)
         if self._has(Extension.HAIRPINNING):
             peer.alternates = trailers.alternates
@@ -45,8 +45,11 @@ class Peering(Bubbles):
         if peer.usable(now):
             assert peer.send_to is not None
             peer.last_sent = now
-            self._direct(peer, peer.send_to, peer.send_from)
-            self._release(peer, now)
+            ready = self._may_go(peer, waited=False)
+            ask = not ready and self._has(Extension.LOAD_REDUCTION)
+            self._direct(peer, peer.send_to, peer.send_from, Discovery.SOLICITATION if ask else None)
+            if ready:
+                self._release(peer, now)
         else:
             self._answer_stranger(peer, teredo, now)
 
@@ -100,6 +103,8 @@ class Peering(Bubbles):
             return
         peer = peer or self._peer(packet.source, now)
         self.counters["direct bubbles received"] += 1
+        if trailers.discovery is Discovery.ADVERTISEMENT:
+            peer.vouched = True
         if self._accepted(peer, source, port, now) and trailers.discovery is Discovery.SOLICITATION:
             self._advertise(peer, now)
 
@@ -151,14 +156,23 @@ class Peering(Bubbles):
 
     # Trust
 
-    def _trusted(self, peer: Peer, now: float) -> bool:
+    def _trusted(self, peer: Peer) -> None:
         teredo = parse(peer.address)
-        if teredo is None:
-            return True
         if peer.direct_on_random:
             peer.send_from = peer.local_port
-        if self._opened_by_upnp and peer.symmetric:
+        if teredo is None or not self._opened_by_upnp:
+            return
+        if peer.symmetric:
             peer.send_to = teredo.mapped
-        # Unless the peer sees us where our address says that we are, it takes no data before it got its nonce back.
-        foreseen = not self.nat.symmetric and peer.mapping == teredo.mapped
-        return foreseen or not self._nonces or not peer.outbound or bool(peer.nonce_received)
+
+    def _may_go(self, peer: Peer, *, waited: bool) -> bool:
+        """Data are of use when the peer trusts us too, or they are lost and nobody is told."""
+        teredo = parse(peer.address)
+        if teredo is None or not self._nonces or peer.vouched:
+            return True
+        if self._opened_by_upnp:  # we hear from peers that may never hear from us: those go on calling back
+            return waited and peer.attempts > 1 and not peer.called_back
+        assert peer.mapping is not None
+        if not self.nat.symmetric and peer.mapping.host == teredo.mapped.host:  # it sees us where our address says
+            return True
+        return waited or bool(peer.nonce_received)  # it has got its nonce back

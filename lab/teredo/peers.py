@@ -83,7 +83,8 @@ class Peer:
     is 0, from the service port.
 
     The rest is RFC 6081's. `local_port` is the random port that is open for this peer, `random_port` the external one
-    that it is predicted to have, `peer_random_port` the one that the peer has announced; 0 for none.
+    that it is predicted to have, `peer_random_port` the one that the peer has announced; 0 for none. A peer that is
+    `vouched` for has shown that it trusts us; it has `called_back` if its own indirect bubble came since our last one.
     """
 
     address: bytes
@@ -115,6 +116,8 @@ class Peer:
     echo_test: EchoTest | None = None
     alternates: tuple[Endpoint, ...] = ()
     solicitations: int = 0
+    vouched: bool = False
+    called_back: bool = False
     callbacks: Window = field(default_factory=lambda: Window(BUBBLE_LIMIT, BUBBLE_WINDOW))
 
     @classmethod
@@ -196,7 +199,7 @@ class PeerList:
         """Mark a peer as trusted at a mapping: it has answered directly, so its bubble count starts anew."""
         peer.trusted, peer.mapping, peer.nonce = True, mapping, None
         peer.send_to, peer.send_from = mapping, 0
-        peer.last_received, peer.attempts, peer.solicitations = now, 0, 0
+        peer.last_received, peer.solicitations = now, 0
         peer.bubbles.clear()
         peer.callbacks.clear()
 
@@ -206,6 +209,7 @@ class PeerList:
         peer.direct_on_primary = peer.direct_on_random = False
         peer.nonce_received, peer.peer_random_port = b"", 0
         peer.refreshes = peer.solicitations = 0
+        peer.vouched = False
         if self._in_use.pop(peer.address, None) is not None:
             self._strangers[peer.address] = peer
 

@@ -72,6 +72,7 @@ class Traffic(Peering):
                 return
             if peer.trusted and peer.mapping == source:
                 if peer.address in self._timers:  # it had become too old to send to, and has now answered
+                    peer.vouched = True
                     self._trust(peer, source, now)
                 peer.last_received = now
                 if not packet.is_bubble:

@@ -68,8 +68,11 @@ class Tunnel(Machine):
         """The peer did not answer; its queue is already gone."""
         raise NotImplementedError
 
-    def _trusted(self, peer: Peer, now: float) -> bool:
-        """The peer has just been trusted. Returns whether what waits for that may go."""
+    def _trusted(self, peer: Peer) -> None:
+        """The peer has just been trusted, or once more."""
+
+    def _may_go(self, peer: Peer, *, waited: bool) -> bool:
+        """Whether packets may go to a trusted peer; `waited`: after another 2 s of waiting for it."""
         return True
 
     # What they share
@@ -126,7 +129,7 @@ class Tunnel(Machine):
         peer = self._peers.get(key) if isinstance(key, bytes) else None
         if peer is None:
             return
-        if peer.usable(now):
+        if peer.usable(now) and self._may_go(peer, waited=True):
             self._release(peer, now)
         elif peer.attempts >= ATTEMPTS:
             self._give_up(peer, "no answer")
@@ -149,7 +152,8 @@ class Tunnel(Machine):
         else:
             self._report("peer trusted", peer=text(peer.address), mapping=str(mapping))
         self._peers.trust(peer, mapping, now)
-        if self._trusted(peer, now):
+        self._trusted(peer)
+        if self._may_go(peer, waited=False):
             self._release(peer, now)
 
     def _release(self, peer: Peer, now: float) -> None:

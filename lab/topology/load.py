@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from lab.topology.document import Data, Document, Problem, read
 from lab.topology.model import Topology
+from lab.topology.pairs import expanded, pairs
 from lab.topology.rules import Finding, findings
 from lab.topology.wording import explain
 
@@ -97,7 +99,11 @@ def _validated(document: Document, data: dict[str, Data]) -> Topology | None:
             topology = Topology.model_validate(_without(data, errors))
         except ValidationError:
             return None
-    document.problems += [_problem(finding, document) for finding in islice(findings(topology), MAX_FINDINGS)]
+    topology = expanded(topology)
+    places = {site: ("matrix", row) for pair in pairs(topology) for site, row in zip(pair[:2], pair[2:], strict=True)}
+    for finding in islice(findings(topology), MAX_FINDINGS):
+        place = places.get(str(finding.loc[1])) if finding.loc[0] == "sites" else None
+        document.problems.append(_problem(finding if place is None else replace(finding, loc=place), document))
     return topology
 
 

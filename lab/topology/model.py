@@ -26,6 +26,7 @@ RELAY_PORT: Final = 3545
 REFRESH_INTERVAL: Final = 30
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+ShortName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,11}$")]
 ClientId = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,255}$")]
 Secret = Annotated[str, StringConstraints(min_length=1)]
 TeredoProgram = Annotated[
@@ -266,9 +267,10 @@ class Expect(Options):
 class Checks(Options):
     """Which pairs are checked, and what is expected of them."""
 
-    pairs: Literal["all", "ring"] = Field(
+    pairs: Literal["all", "ring", "matrix"] = Field(
         default="all",
-        description="all, or ring: each client to the next one, each client and the first host to each other",
+        description="all, or ring: each client to the next one, each client and the first host to each other; or"
+        " matrix: each caller of the matrix to its callee",
     )
     expect: tuple[Expect, ...] = Field(default=(), description="a list of {from: …, to: …, is: …, because: …}")
     without: tuple[Name, ...] = Field(default=(), description="a list of clients and hosts to leave out")
@@ -296,6 +298,11 @@ class Topology(Options):
     relays: dict[Name, Relay] = Field(default={}, description="relay names, each with its options")
     hosts: dict[Name, Host] = Field(default={}, description="names of native IPv6 hosts, each with its options")
     sites: dict[Name, Site] = Field(default={}, description="site names, each with its options")
+    matrix: dict[ShortName, Nat] = Field(
+        default={},
+        description="names of NATs of up to 12 characters, each with a kind or what it does: for each two of them, in"
+        " both orders, there are two sites of one client each, ROW-COLUMN-a and ROW-COLUMN-b",
+    )
     checks: Checks = Field(default=Checks(), description="which pairs are checked: pairs, expect and without")
 
     def clients(self) -> Iterator[PlacedClient]:

@@ -52,8 +52,10 @@ def explain(error: ErrorDetails) -> str:
         name = shown(str(loc[-2]))
         if "secrets" in loc[:-2]:
             return f"{name} cannot be a client id; it takes 1 to 255 printable ASCII characters without spaces"
+        more = 11 if loc[0] == "matrix" else 30
         return (
-            f"{name} cannot be a name; it takes a lower-case letter, then up to 30 lower-case letters, digits, hyphens"
+            f"{name} cannot be a name; it takes a lower-case letter, then up to {more} lower-case letters, digits,"
+            " hyphens"
         )
     if error["type"] == "missing":
         return f"{loc[-1]} is missing; it takes {_description(loc)}"
@@ -71,6 +73,8 @@ def _unknown_option(loc: Loc) -> str:
 
 
 def _model(loc: Loc) -> type[Options] | None:
+    if len(loc) == 2 and loc[0] == "matrix":
+        return Nat
     if loc[2:] in (("nat",), ("link",)):
         return Nat if loc[2] == "nat" else Link
     if len(loc) == 5 and loc[4] == "link":

@@ -10,7 +10,7 @@ from lab.nat.kinds import NAMES, Filtering
 from lab.planner import plan
 from lab.topology.changes import ChangeError, pinned, with_nat
 from lab.topology.load import load
-from lab.topology.model import Nat, Topology
+from lab.topology.model import Nat, Site, Topology
 from tests.unit.helpers.topologies import topology
 
 TOPOLOGIES = sorted((Path(__file__).parents[2] / "topologies").glob("*.yaml"))
@@ -25,6 +25,14 @@ sites:
   home: {nat: cone, behind: carrier, clients: {bob: , bert: }}
   last: {nat: port_symmetric, clients: {dora: }}
 """
+
+
+def one_of_each(lab: Topology) -> list[tuple[str, Site]]:
+    """The first site of each NAT: topologies may have hundreds."""
+    first: dict[Nat, tuple[str, Site]] = {}
+    for name, site in lab.sites.items():
+        first.setdefault(site.nat, (name, site))
+    return list(first.values()) if len(lab.sites) > 20 else list(lab.sites.items())
 
 
 def written(lab: Topology, site: str) -> list[str]:
@@ -68,7 +76,7 @@ def test_what_is_written_down_outlives_a_file() -> None:
 def test_a_nat_that_is_made_what_it_is_changes_nothing(path: Path) -> None:
     lab = load(path)
     before = plan(lab)
-    for name, site in lab.sites.items():
+    for name, site in one_of_each(lab):
         assert plan(with_nat(pinned(lab), name, site.nat)) == before
 
 
@@ -76,7 +84,7 @@ def test_a_nat_that_is_made_what_it_is_changes_nothing(path: Path) -> None:
 def test_clients_servers_and_relays_never_notice(path: Path) -> None:
     lab = load(path)
     before = plan(lab)
-    for name, site in lab.sites.items():
+    for name, site in one_of_each(lab):
         around = {"internet", f"{name}-nat"} if site.behind is None else {f"{site.behind}-nat", f"{name}-nat"}
         for kind, behaviour in NAMES.items():
             if behaviour.upnp and site.behind is not None:

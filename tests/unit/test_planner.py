@@ -15,6 +15,7 @@ from lab.nat.kinds import Engine, Filtering, NatBehaviour, PortChoice
 from lab.nat.setup import NatSetup
 from lab.plan import Interface, LinkQuality, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
 from lab.planner import plan
+from lab.teredo.extensions import ALL
 from lab.topology.load import load
 from tests.unit.helpers.topologies import topology
 
@@ -507,6 +508,7 @@ def test_clients(small: Plan) -> None:
             "port": port,
             "tun": "teredo",
             "refresh_interval": 9,
+            "extensions": sorted(ALL),
             "client_id": None,
             "secret": None,
         },
