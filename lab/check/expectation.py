@@ -112,12 +112,13 @@ def _by_figure(topology: Topology, caller: PlacedClient, callee: PlacedClient) -
         # Miredo never tests for a symmetric NAT: it gets an address, which some peers can use and others cannot.
         return None
     both = _extensions(caller) & _extensions(callee)
+    exact = _is_exact(topology, caller) and _is_exact(topology, callee)
     if needed is not Cell.NO:
         missing = sorted(SUBSETS[needed] - both)
         if missing:
             return "unreachable", f"{figure} needs {needed}, and not both have {' and '.join(missing)}"
-        return "reachable", f"{figure} needs {needed}"
-    if both != ALL or not (_is_exact(topology, caller) and _is_exact(topology, callee)) or kinds in OPEN:
+        return ("reachable", f"{figure} needs {needed}") if exact or needed is Cell.SNS else None
+    if both != ALL or not exact or kinds in OPEN:
         return None
     if kinds in BEYOND:
         return "reachable", f"{figure} promises nothing, but {BEYOND[kinds]}"

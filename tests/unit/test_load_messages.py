@@ -33,12 +33,12 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         (
             server_and("site:\n  home:\n"),
             "lab.yaml:3: unknown option 'site'; did you mean 'sites'? known: name, description, servers, relays, hosts,"
-            " sites, checks",
+            " sites, matrix, checks",
         ),
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
             "lab.yaml:7: unknown option 'prot'; did you mean 'port'? known: program, server, ipv4, port,"
-            " refresh_interval, client_id, secret, link",
+            " refresh_interval, extensions, client_id, secret, link",
         ),
         (
             server_and("hosts:\n  web:\n    zzz:\n"),
@@ -189,8 +189,7 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         (
             server_and("checks:\n  pairs: rings\n"),
             "lab.yaml:4: pairs cannot be 'rings'; it takes all, or ring: each client to the next one, each client"
-            " and the"
-            " first host to each other",
+            " and the first host to each other; or matrix: each caller of the matrix to its callee",
         ),
         (
             f"name: {'x' * 100}\nservers: {{server: }}",
@@ -512,6 +511,40 @@ KINDS_SHOWN = (
         (
             server_and("sites:\n  home:\n    nat: {kind: upnp_port_restricted, upnp: no}\n"),
             "lab.yaml:5: upnp_port_restricted has upnp yes, not no; leave out kind, or upnp",
+        ),
+        (
+            server_and("matrix:\n  a: cone\n  b: conee\n"),
+            f"lab.yaml:5: unknown NAT kind 'conee'; did you mean 'cone'? known: {KINDS_SHOWN}",
+        ),
+        (
+            server_and("matrix:\n  a-name-too-long: cone\n"),
+            "lab.yaml:4: 'a-name-too-long' cannot be a name; it takes a lower-case letter, then up to 11 lower-case"
+            " letters, digits, hyphens",
+        ),
+        (
+            server_and("matrix:\n  a: {kind: cone, mapping: APDM}\n"),
+            "lab.yaml:4: cone has mapping EIM, not APDM; leave out kind, or mapping",
+        ),
+        (
+            server_and("matrix:\n  a: {ports: some}\n"),
+            "lab.yaml:4: ports cannot be 'some'; it takes preserving, random or sequential: how external ports are"
+            " chosen",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        extensions: [symmetric, sequential]\n"),
+            "lab.yaml:7: the extension sequential builds on port-preserving; add port-preserving, or leave out"
+            " sequential",
+        ),
+        (
+            server_and("sites:\n  home:\n    clients:\n      alice:\n        extensions: [symmetrical]\n"),
+            "lab.yaml:7: extensions cannot be 'symmetrical'; it takes a list of the extensions of RFC 6081 that the"
+            " client has: symmetric, upnp, port-preserving, sequential, hairpinning, load-reduction; all by default",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        extensions: [symmetric]\n"
+            ),
+            "lab.yaml:8: miredo has none of the extensions of RFC 6081; leave it out, or take program: teredo-lab",
         ),
         (
             server_and("hosts:\n  web:\n    ipv4: 192.0.2.9\n"),
