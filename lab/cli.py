@@ -16,16 +16,13 @@ from rich.text import Text
 
 from lab import state
 from lab.cli_link import link
+from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Json, Name, err, fail, out, progress_bar, the_lab
+from lab.launch import launch, read, settle
 from lab.plan import Plan
 from lab.state import Lab, RefusedError, StateError, node_facts
-from lab.topology.changes import pinned
-from lab.topology.load import TopologyError, load
-from lab.topology.model import Topology
-
-SETTLE_TIMEOUT = 40.0
 
 app = typer.Typer(
     name="teredo-lab",
@@ -39,22 +36,11 @@ app = typer.Typer(
 app.add_typer(teredo_app, name="teredo")
 app.add_typer(nat_app, name="nat")
 app.command()(link)
+app.command()(matrix)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}
 DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
-
-
-def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
-    """Load and plan a topology, or leave with its errors."""
-    from lab.planner import plan  # noqa: PLC0415 - only some commands plan
-
-    try:
-        topology = load(file)
-    except TopologyError as error:
-        fail(BAD_INPUT, error)
-    planned = plan(topology)
-    return topology, planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
 
 
 def _version(wanted: bool) -> None:
@@ -96,7 +82,7 @@ def up(
         if recreate:
             lab.down()
         if lab.pid() is None:
-            _launch(topology, plan, lab, measure=measure, quiet=as_json)
+            launch(topology, plan, lab, measure=measure, quiet=as_json)
         elif not lab.plan_file.exists() or Plan.model_validate_json(lab.plan_file.read_bytes()) != plan:
             fail(
                 BAD_INPUT,
@@ -105,7 +91,7 @@ def up(
         elif measure:
             for _ in lab.ask("nat"):  # it may have been tampered with since
                 pass
-    settled = _settle(lab, quiet=as_json)
+    settled = settle(lab, quiet=as_json)
     status = lab.ask_once("status")
     if not (as_json and check):
         _print_status(status, as_json=as_json)
@@ -118,44 +104,6 @@ def up(
         _check(lab, [], as_json=as_json, junit=None)
     if failed:
         raise typer.Exit(FAILED)
-
-
-def _launch(topology: Topology, plan: Plan, lab: Lab, *, measure: bool, quiet: bool) -> None:
-    from lab.backends import netns  # noqa: PLC0415 - slow to import, and only used here
-
-    try:
-        netns.preflight(plan)
-        lab.prepare()
-    except (netns.MachineError, StateError) as error:
-        fail(MACHINE, error)
-    reports = netns.launch(plan, lab, measure=measure)
-    try:
-        first = next(reports)  # forked: from here on there may be threads
-        with progress_bar(quiet=quiet) as show:
-            report = first
-            while report["event"] == "progress":
-                show(report)
-                report = next(reports)
-        if report["event"] == "failed":
-            fail(FAILED, f"{report['why']}\nlog: {report['log']}")
-        lab.plan_file.write_text(plan.model_dump_json())
-        lab.topology_file.write_text(pinned(topology).model_dump_json(by_alias=True))
-    except StateError as error:
-        fail(FAILED, error)
-    except KeyboardInterrupt:
-        lab.down()
-        fail(FAILED, "interrupted; the lab is down")
-
-
-def _settle(lab: Lab, *, quiet: bool) -> bool:
-    settled = True
-    with progress_bar(quiet=quiet) as show:
-        for report in lab.ask("settle", timeout=SETTLE_TIMEOUT):
-            if report["event"] == "progress":
-                show(report)
-            else:
-                settled = False
-    return settled
 
 
 @app.command()

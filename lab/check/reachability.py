@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from lab.check import probes
 from lab.check.paths import Tap
+from lab.check.recorder import Recorder
 from lab.nat.flows import forget_remotes
 from lab.node import Enter
 from lab.plan import Expectation, Plan
@@ -98,17 +99,18 @@ class _Check:
                 with self._enter(node.name):
                     forget_remotes(node.nat.setup.behaviour, node.firewall, self._kept)
 
-    async def phase(self, expectations: list[Expectation], total: int) -> None:
+    async def phase(self, expectations: list[Expectation], total: int, probes_: Sequence[str]) -> None:
         """Probe pairs side by side; no two of them share both ends."""
         with self._enter("internet"):
             tap = Tap()
-        at_once = {"reachable": asyncio.Semaphore(_PAIRS_AT_ONCE), "unreachable": asyncio.Semaphore(_WAITING_AT_ONCE)}
+        busy = _WAITING_AT_ONCE if set(probes_) == {"icmp6"} else _PAIRS_AT_ONCE
+        at_once = {"reachable": asyncio.Semaphore(busy), "unreachable": asyncio.Semaphore(_WAITING_AT_ONCE)}
         ends = {name for pair in expectations for name in (pair.source, pair.destination)}
         alive = [name for name in ends if self._address(name) is not None]
 
         async def one(pair: Expectation) -> None:
             async with at_once[pair.expected]:
-                results = [self._result(pair, probe, await self._probe(pair, probe), tap) for probe in PROBES]
+                results = [self._result(pair, probe, await self._probe(pair, probe), tap) for probe in probes_]
             self.done += 1
             self._tell({"event": "pair", "done": self.done, "total": total, "results": results})
 
@@ -197,12 +199,21 @@ def unforgetful(plan: Plan) -> set[str]:
 
 
 def run(view: View, request: dict[str, Any], tell: Tell) -> None:
-    """Check the expected pairs of a lab, or those between `nodes` of the request; tell results as they come."""
+    """Check the expected pairs of a lab; tell results as they come.
+
+    A request may ask for pairs between some `nodes` only, or for other `pairs` of which nothing is expected, for some
+    of the `probes` only, for no cooling of the paths (`cold`: they are, in a new lab), and for the packets that cross
+    the Internet meanwhile (`record`).
+    """
     wanted = set(request.get("nodes") or ())
     left_out = {node["name"]: node["reason"] for node in view.status["nodes"] if node["state"] == "left out"}
+    asked = [
+        Expectation(source=source, destination=destination, expected="unreachable", because="nothing is expected")
+        for source, destination in request.get("pairs", ())
+    ]
     pairs = [
         pair
-        for pair in view.plan.expectations
+        for pair in asked or view.plan.expectations
         if not {pair.source, pair.destination} & left_out.keys()
         and (not wanted or {pair.source, pair.destination} <= wanted)
     ]
@@ -210,5 +221,21 @@ def run(view: View, request: dict[str, Any], tell: Tell) -> None:
     check = _Check(view, tell)
     for phase in phases(pairs, unforgetful(view.plan)):
         if phase:
-            check.cool()
-            asyncio.run(check.phase(phase, len(pairs)))
+            if not request.get("cold"):
+                check.cool()
+            asyncio.run(_recorded(check, view, phase, len(pairs), request, tell))
+
+
+async def _recorded(
+    check: _Check, view: View, phase: list[Expectation], total: int, request: dict[str, Any], tell: Tell
+) -> None:
+    probes_ = request.get("probes") or PROBES
+    if not request.get("record"):
+        await check.phase(phase, total, probes_)
+        return
+    with view.enter("internet"):
+        recorder = Recorder()
+    with recorder.listening():
+        await check.phase(phase, total, probes_)
+    for packet in recorder.packets:
+        tell({"event": "packet", "packet": [packet.at, *packet.source, *packet.to, packet.data.hex()]})

@@ -1,0 +1,58 @@
+"""What a Teredo datagram is, in a line of plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.teredo.address import PORT, Endpoint, is_teredo, text
+from lab.teredo.packet import (
+    DESTINATION_UNREACHABLE,
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    ROUTER_ADVERTISEMENT,
+    ROUTER_SOLICITATION,
+    MalformedError,
+    Packet,
+    decode,
+)
+from lab.teredo.trailers import Discovery, Trailers, parse_trailers
+
+_ICMP = {
+    ROUTER_SOLICITATION: "router solicitation",
+    ROUTER_ADVERTISEMENT: "router advertisement",
+    ECHO_REQUEST: "echo request",
+    ECHO_REPLY: "echo reply",
+    DESTINATION_UNREACHABLE: "destination unreachable",
+}
+
+
+def describe(data: bytes, to: Endpoint) -> str:
+    """What this UDP payload is, on its way to `to`: ``indirect bubble, nonce 1f2e3d4c, random port 50123``."""
+    try:
+        packet = decode(data)
+    except MalformedError as error:
+        return f"not Teredo: {error}"
+    return ", ".join((_kind(packet, to), *_more(packet, parse_trailers(packet.trailers))))
+
+
+def _kind(packet: Packet, to: Endpoint) -> str:
+    if packet.is_bubble:
+        return "indirect bubble" if packet.origin is not None or to.port == PORT else "direct bubble"
+    if packet.icmp_type in _ICMP:
+        name = _ICMP[packet.icmp_type]
+        test = packet.icmp_type == ECHO_REQUEST and to.port == PORT and not is_teredo(packet.destination)
+        return f"{name} (connectivity test)" if test else name
+    return f"data for {text(packet.destination)}" if not is_teredo(packet.destination) else "data"
+
+
+def _more(packet: Packet, trailers: Trailers) -> Iterator[str]:
+    if packet.origin is not None:
+        yield f"origin {packet.origin}"
+    if trailers.nonce:
+        yield f"nonce {trailers.nonce.hex()}"
+    if trailers.random_port:
+        yield f"random port {trailers.random_port}"
+    if trailers.alternates:
+        yield f"alternate addresses {' '.join(map(str, trailers.alternates))}"
+    if trailers.discovery is not None:
+        yield "solicits an answer" if trailers.discovery is Discovery.SOLICITATION else "answers a solicitation"
