@@ -103,10 +103,12 @@ class Peering(Bubbles):
             return
         peer = peer or self._peer(packet.source, now)
         self.counters["direct bubbles received"] += 1
-        if trailers.discovery is Discovery.ADVERTISEMENT:
-            peer.vouched = True
         if self._accepted(peer, source, port, now) and trailers.discovery is Discovery.SOLICITATION:
             self._advertise(peer, now)
+        if trailers.discovery is Discovery.ADVERTISEMENT:
+            peer.vouched = True
+            if peer.usable(now):
+                self._release(peer, now)
 
     def _accepted(self, peer: Peer, source: Endpoint, port: int, now: float) -> bool:
         """Trust the peer of a good direct bubble at its source. Returns False if it has to be reached anew."""

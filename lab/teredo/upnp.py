@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import miniupnpc
 from pyroute2 import AsyncIPRoute
+from ssdp.aio import SSDP
+from ssdp.messages import SSDPRequest
 
 from lab.teredo.address import Endpoint, host_bytes
 
@@ -55,8 +58,6 @@ class PortMapper:
                 await asyncio.to_thread(self._unmap)
 
     def _map(self, location: str, local: Endpoint) -> Endpoint | None:
-        import miniupnpc  # noqa: PLC0415 - only who has such a gateway needs it
-
         gateway = miniupnpc.UPnP()
         try:
             gateway.selectigd(location)
@@ -104,9 +105,6 @@ async def find_gateway(host: str, wait: float) -> str | None:
 
     The group of SSDP is asked, and the default gateway by itself: if that refuses, nobody needs to be waited for.
     """
-    from ssdp.aio import SSDP  # noqa: PLC0415 - only clients behind NATs need it
-    from ssdp.messages import SSDPRequest  # noqa: PLC0415
-
     loop = asyncio.get_running_loop()
     found: asyncio.Future[str | None] = loop.create_future()
 
