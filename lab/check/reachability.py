@@ -159,13 +159,23 @@ class _Check:
         if not outer:
             return "local" if is_teredo(packed(source)) and is_teredo(packed(destination)) else None
         teredo = parse(packed(destination))
-        kinds = {self._kind(endpoint, teredo.mapped if teredo else None) for endpoint in outer}
+        own = self._neighbours(teredo.mapped.host) if teredo else frozenset()
+        kinds = {self._kind(endpoint, own) for endpoint in outer}
         if kinds == {"direct"} and not is_teredo(packed(source)):
             return "relay"  # what comes from a native host has passed a relay before it was tunnelled
         return " and ".join(sorted(kinds))
 
-    def _kind(self, endpoint: Endpoint, mapped: Endpoint | None) -> str:
-        if endpoint == mapped:
+    def _neighbours(self, address: str) -> frozenset[str]:
+        """All addresses of the NAT that has this one."""
+        return frozenset(
+            other
+            for node in self._nodes.values()
+            if node["role"] == "nat" and address in node["ipv4"]
+            for other in (address, *node["ipv4"])
+        )
+
+    def _kind(self, endpoint: Endpoint, own: frozenset[str]) -> str:
+        if endpoint.host in own:
             return "direct"
         return "relay" if endpoint.host in self._relays else str(endpoint)
 

@@ -102,6 +102,8 @@ class Peering(Bubbles):
             self._drop("source does not match its mapping", source=str(source), peer=text(packet.source))
             return
         peer = peer or self._peer(packet.source, now)
+        if authentic:
+            peer.prove(source)
         self.counters["direct bubbles received"] += 1
         if self._accepted(peer, source, port, now) and trailers.discovery is Discovery.SOLICITATION:
             self._advertise(peer, now)
@@ -123,29 +125,22 @@ class Peering(Bubbles):
             self._drop("not this peer's port", peer=text(peer.address))
             return False
         moved = peer.trusted and peer.mapping != source
-        if port:
-            if moved and not peer.direct_on_primary:  # the peer's NAT has given it another port
-                self._close_port(peer)
-                self._forget_trust(peer)
-                self._ask_for_answer(peer, now)
-                return False
-            peer.direct_on_random = True
-        elif moved and peer.direct_on_primary:
-            if peer.usable(now):
-                self._drop("peer is trusted elsewhere", peer=text(peer.address))
-                return False
-            self._forget_trust(peer)
+        if moved and (not peer.usable(now) if peer.direct_on_primary and not port else port != 0):
+            self._forget_trust(peer)  # the peer's NAT has given it another port
             self._ask_for_answer(peer, now)
             return False
+        settled = peer.usable(now)
+        if port:
+            peer.direct_on_random = True
+            if not settled and self._sequential:  # section 6.4, step 7
+                self._direct(peer, source, port)
         else:
             peer.direct_on_primary, peer.direct_on_random = True, False
             self._end_echo_test(peer)
-            self._close_port(peer)
-        news = not peer.usable(now)
+            if peer.local_port:  # it may have seen us there last
+                self._close_port(peer)
+                self._direct(peer, source)
         self._trust(peer, source, now)
-        if news and port and self._sequential:  # section 6.4, step 7
-            assert peer.send_to is not None
-            self._direct(peer, peer.send_to, peer.send_from)
         return True
 
     def _advertise(self, peer: Peer, now: float) -> None:

@@ -26,6 +26,9 @@ ANSWER_LIMIT: Final = 4
 ANSWER_WINDOW: Final = 8.0
 """Answers to a peer's bubbles have a bucket of their own, or a client would be a reflector."""
 
+PROVEN: Final = 4
+"""Mappings of one peer that are known to be its: it may send from several ports while it looks for the right one."""
+
 QUEUE_PACKETS: Final = 32
 QUEUE_BYTES: Final = 65536
 
@@ -79,7 +82,7 @@ class Peer:
 
     A new entry looks as if it had last been heard and addressed 30 s ago (RFC 4380 section 5.2.6). `inbound` holds
     packets *from* a native host that wait for the direct connectivity test, each with the endpoint it came from.
-    `mapping` is where its packets come from; `send_to` is where ours go, from the random port `send_from` or, if that
+    `mapping` is where its packets come from, among those `proven` by a nonce of ours if there are several; `send_to` is where ours go, from the random port `send_from` or, if that
     is 0, from the service port.
 
     The rest is RFC 6081's. `local_port` is the random port that is open for this peer, `random_port` the external one
@@ -103,6 +106,7 @@ class Peer:
     outbound_bytes: int = 0
     inbound_bytes: int = 0
     in_use: bool = False
+    proven: tuple[Endpoint, ...] = ()
     nonce_sent: bytes = b""
     nonce_received: bytes = b""
     symmetric: bool = False
@@ -143,6 +147,11 @@ class Peer:
         self.inbound.append((source, ipv6))
         self.inbound_bytes += len(ipv6)
         return True
+
+    def prove(self, mapping: Endpoint) -> None:
+        """A nonce of ours has come back from this mapping."""
+        if mapping not in self.proven:
+            self.proven = (*self.proven[-PROVEN + 1 :], mapping)
 
     def release(self) -> tuple[list[bytes], list[tuple[Endpoint, bytes]]]:
         """Take out all waiting packets in their order: those for the peer, those from it."""
@@ -209,7 +218,7 @@ class PeerList:
         peer.direct_on_primary = peer.direct_on_random = False
         peer.nonce_received, peer.peer_random_port = b"", 0
         peer.refreshes = peer.solicitations = 0
-        peer.vouched = False
+        peer.vouched, peer.proven = False, ()
         if self._in_use.pop(peer.address, None) is not None:
             self._strangers[peer.address] = peer
 

@@ -70,8 +70,10 @@ class Traffic(Peering):
             if peer.nonce is not None and source not in self._forbidden and echo_reply_data(packet) == peer.nonce:
                 self._trust(peer, source, now)
                 return
-            if peer.trusted and peer.mapping == source:
-                if peer.address in self._timers:  # it had become too old to send to, and has now answered
+            if peer.trusted and (peer.mapping == source or source in peer.proven):
+                if (
+                    peer.mapping != source or peer.address in self._timers
+                ):  # it has taken another port, or answered at last
                     peer.vouched = True
                     self._trust(peer, source, now)
                 peer.last_received = now

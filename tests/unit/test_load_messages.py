@@ -542,7 +542,7 @@ KINDS_SHOWN = (
         ),
         (
             server_and(
-                "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        extensions: [hairpinning]\n"
+                "sites:\n  h:\n    clients:\n      a:\n        program: miredo\n        extensions: [hairpinning]\n"
             ),
             "lab.yaml:8: miredo has none of the extensions of RFC 6081; leave it out, or take program: teredo-lab",
         ),
