@@ -82,8 +82,8 @@ class Peer:
 
     A new entry looks as if it had last been heard and addressed 30 s ago (RFC 4380 section 5.2.6). `inbound` holds
     packets *from* a native host that wait for the direct connectivity test, each with the endpoint it came from.
-    `mapping` is where its packets come from, among those `proven` by a nonce of ours if there are several; `send_to` is where ours go, from the random port `send_from` or, if that
-    is 0, from the service port.
+    `mapping` is where its packets come from, among those `proven` by a nonce of ours if there are several; `send_to` is
+    where ours go, from the random port `send_from` or, if that is 0, from the service port.
 
     The rest is RFC 6081's. `local_port` is the random port that is open for this peer, `random_port` the external one
     that it is predicted to have, `peer_random_port` the one that the peer has announced; 0 for none. A peer that is

@@ -192,9 +192,15 @@ def _engines(topology: Topology) -> Iterator[Finding]:
             option = "kind" if site.nat.engine is None else "engine"
             remedy = "change what the NAT does" if site.nat.engine is None else "leave out engine, or change the NAT"
             yield Finding(("sites", name, "nat", option), str(error), remedy)
-        if site.behaviour.upnp and site.behind is not None:
+        if site.behaviour.upnp and site.behind is not None and not _squats(topology.sites[site.behind]):
             what = "miniupnpd does not open ports of an address that is private itself"
-            yield Finding(("sites", name, "nat"), what, "take upnp: false, or have this NAT on the Internet")
+            remedy = f"take upnp: false, or have this NAT on the Internet, or in a lan of {UPNP} as some carriers do"
+            yield Finding(("sites", name, "nat"), what, remedy)
+
+
+def _squats(site: Site) -> bool:
+    """Whether a site's LAN has public addresses, as with carriers that have run out of private ones."""
+    return site.lan is not None and site.lan.subnet_of(UPNP)
 
 
 def _public_addresses(topology: Topology) -> Iterator[Finding]:
@@ -240,7 +246,7 @@ def _lans(topology: Topology) -> Iterator[Finding]:
 def _lan(topology: Topology, name: str, lan: IPv4Network) -> Iterator[Finding]:
     site = topology.sites[name]
     loc: Loc = ("sites", name, "lan")
-    if not any(lan.subnet_of(pool) for pool in PRIVATE):
+    if not any(lan.subnet_of(pool) for pool in (*PRIVATE, UPNP)):
         what = f"{lan} is not private (RFC 1918, RFC 6598)"
         yield Finding(loc, what, f"take a part of {', '.join(map(str, PRIVATE))}")
     if lan.num_addresses < SMALLEST_LAN:

@@ -413,7 +413,7 @@ KINDS_SHOWN = (
         (
             server_and("sites:\n  a:\n  home:\n    nat: upnp_port_restricted\n    behind: a\n"),
             "lab.yaml:6: miniupnpd does not open ports of an address that is private itself; take upnp: false, or have"
-            " this NAT on the Internet",
+            " this NAT on the Internet, or in a lan of 128.66.0.0/16 as some carriers do",
         ),
         (
             server_and("sites:\n  home:\n    behind: hone\n"),

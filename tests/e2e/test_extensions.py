@@ -1,0 +1,128 @@
+"""The extensions of RFC 6081 where they meet the kernel, a real miniupnpd, and native hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.labs import RunningLab, running, until
+
+pytestmark = pytest.mark.e2e
+
+LAB = """
+servers: {server: }
+relays: {relay: }
+hosts: {web: , alone: {relay: local}}
+sites:
+  home: {nat: upnp_port_restricted, clients: {alice: }}
+  office: {nat: upnp_port_symmetric, clients: {olga: }}
+  shop: {nat: addr_symmetric, clients: {sam: }}
+  inn: {nat: port_symmetric, clients: {ines: , igor: {extensions: []}}}
+  mill: {nat: port_preserving_port_symmetric, clients: {mary: }}
+"""
+
+MAPPER = """
+import asyncio, sys
+from pathlib import Path
+from lab.teredo.address import Endpoint
+from lab.teredo.upnp import PortMapper
+
+async def main():
+    memory, host, *ports = sys.argv[1:]
+    for port in ports:
+        mapper = PortMapper(Path(memory), 2.0)
+        print(await mapper.map(Endpoint(host, abs(int(port)))))
+        if int(port) < 0:
+            await mapper.unmap()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    with running(LAB, tmp_path_factory.mktemp("extensions")) as lab:
+        yield lab
+
+
+def opened(lab: RunningLab, nat: str) -> set[int]:
+    """The ports that miniupnpd has opened."""
+    table = lab.exec(nat, "nft", "list", "table", "inet", "upnp").stdout
+    return {int(port) for port in re.findall(r"th dport (\d+)", table)}
+
+
+@pytest.mark.requirement("UP3", "UP5", "UP8", "HP1")
+@pytest.mark.parametrize(("client", "nat"), [("alice", "home-nat"), ("olga", "office-nat")])
+def test_a_client_has_its_nat_open_its_port(lab: RunningLab, client: str, nat: str) -> None:
+    state = lab.teredo(client)
+    port = int(state["local_mapping"].rpartition(":")[2])
+    assert opened(lab, nat) == {port}
+    assert state["external_mapping"].endswith(f":{port}")
+    assert state["nat_behaviour"] == "UPnP: yes, port-preserving: yes"
+    assert state["upnp_mapping"] is None  # there is one NAT only
+    assert state["nat"] == ("symmetric" if client == "olga" else "cone or restricted")
+
+
+@pytest.mark.requirement("UP4")
+@pytest.mark.parametrize("client", ["sam", "ines", "mary"])
+def test_without_such_a_nat_a_client_goes_on(lab: RunningLab, client: str) -> None:
+    state = lab.teredo(client)
+    assert state["state"] == "qualified"
+    assert state["nat_behaviour"] == f"UPnP: no, port-preserving: {'yes' if client == 'mary' else 'no'}"
+
+
+@pytest.mark.requirement("UP2", "UP3", "UP12", "UP13")
+def test_a_port_that_was_left_open_is_closed_before_another_one_is_opened(lab: RunningLab) -> None:
+    own = lab.node("alice")["ipv4"][0]
+    before = opened(lab, "home-nat")
+    memory = str(lab.lab.directory / "remembered")
+    first = lab.python("alice", MAPPER, memory, own, "40001").split()  # ends without closing it
+    assert first == [f"{lab.node('home-nat')['ipv4'][0]}:40001"]
+    assert opened(lab, "home-nat") == before | {40001}
+    second = lab.python("alice", MAPPER, memory, own, "40002").split()
+    assert second[0].endswith(":40002")
+    assert opened(lab, "home-nat") == before | {40002}
+    lab.python("alice", MAPPER, memory, own, "-40003")
+    assert opened(lab, "home-nat") == before
+    assert not (lab.lab.directory / "remembered").exists()
+
+
+@pytest.mark.requirement("UP4", "UP6")
+def test_where_there_is_no_gateway_of_that_kind_the_answer_comes_at_once(lab: RunningLab) -> None:
+    own = lab.node("ines")["ipv4"][0]
+    assert lab.python("ines", MAPPER, str(lab.lab.directory / "none"), own, "40001").split() == ["None"]
+
+
+@pytest.mark.requirement("SN1", "Q12")
+@pytest.mark.parametrize("host", ["web", "alone"])
+@pytest.mark.parametrize("client", ["olga", "sam", "ines", "mary"])
+def test_native_hosts_and_clients_behind_symmetric_nats_reach_each_other(
+    lab: RunningLab, client: str, host: str
+) -> None:
+    for source, destination in ((client, host), (host, client)):
+        results = [
+            result
+            for result in lab.check(client, host)["results"]
+            if (result["source"], result["destination"]) == (source, destination)
+        ]
+        assert {(result["probe"], result["observed"]) for result in results} == {
+            (probe, "reachable") for probe in ("icmp6", "udp", "tcp")
+        }
+
+
+@pytest.mark.requirement("Q12")
+def test_without_extensions_a_client_behind_a_symmetric_nat_stays_off_line(lab: RunningLab) -> None:
+    state = lab.teredo("igor")
+    assert (state["state"], state["address"]) == ("off-line", None)
+    assert "symmetric NAT" in state["error"]
+
+
+@pytest.mark.requirement("UP12")
+def test_a_client_that_ends_closes_its_port(lab: RunningLab) -> None:
+    (port,) = opened(lab, "office-nat")
+    sockets = lab.exec("olga", "ss", "-Hulnp").stdout.splitlines()
+    (pid,) = re.findall(rf":{port} .*pid=(\d+)", "\n".join(sockets))
+    lab.exec("olga", "kill", "-TERM", pid)
+    until(lambda: opened(lab, "office-nat") == set())
