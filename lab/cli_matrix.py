@@ -19,6 +19,7 @@ from lab.state import Lab, StateError
 
 if TYPE_CHECKING:
     from lab.matrix.experiment import Found, Progress
+    from lab.matrix.packets import Line
     from lab.matrix.verdict import Judgement
     from lab.topology.model import Topology
     from lab.topology.pairs import Pair
@@ -37,6 +38,13 @@ def matrix(
         ),
     ] = None,
     simulated: Annotated[bool, typer.Option("--simulated", help="In virtual time, with models of the NATs.")] = False,
+    packets: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Print the packets of this cell, `ROW-COLUMN`, with the last set of extensions; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write CSV to this file.", show_default=False)] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write a page with every packet to this file.", show_default=False)
@@ -58,6 +66,11 @@ def matrix(
         fail(BAD_INPUT, f"unknown set of extensions {', '.join(sorted(unknown))}; known: {', '.join(RUNS)}")
     topology, _ = read(file, None)
     kinds = _kinds(topology, file)
+    cells = {f"{pair.row}-{pair.column}": pair for pair in pairs(topology)}
+    if unknown := set(packets or ()) - cells.keys():
+        fail(BAD_INPUT, f"unknown cell {', '.join(sorted(unknown))}; cells are ROW-COLUMN of {', '.join(kinds)}")
+    if packets and simulated:
+        fail(BAD_INPUT, "--packets are those of the kernel: leave out --simulated")
     found: dict[str, Found] = {}
     with progress_bar(quiet=as_json) as show:
         for name in [name for name in RUNS if not only or name in only]:
@@ -78,6 +91,8 @@ def matrix(
         print(json.dumps(_facts(judged, complete=complete), indent=2))
     else:
         _print(judged, list(topology.matrix), complete=complete)
+        for name in packets or ():
+            _print_packets(judged[cells[name]], last.stories.get(cells[name], []))
     if complete and not all(each.agrees for each in judged.values()):
         raise typer.Exit(FAILED)
 
@@ -170,6 +185,14 @@ def _print(judged: dict[Pair, Judgement], names: list[str], *, complete: bool) -
         text = f"{each.source} → {each.destination} is {each.derived}, and {each.figure} in RFC 6081 Figure 1"
         err.print(text, style="red", highlight=False, soft_wrap=True)
     out.print(f"{len(judged) - len(wrong)} of {len(judged)} labels agree with RFC 6081 Figure 1", highlight=False)
+
+
+def _print_packets(each: Judgement, lines: list[Line]) -> None:
+    out.print(f"{each.source} → {each.destination}", style="bold", highlight=False)
+    wide = max((len(end) for line in lines for end in (line.source, line.to)), default=0)
+    for line in lines:
+        ends = f"{line.source:<{wide}} → {line.to:<{wide}}"
+        out.print(f"{line.at:9.1f} ms  {ends}  {line.what}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _cell(each: Judgement, *, complete: bool) -> Text:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab.check.recorder import Recorded
 from lab.plan import Plan
 from lab.story import describe
-from lab.teredo.address import Endpoint
+from lab.teredo.address import Endpoint, is_global_unicast
 from lab.topology.pairs import Pair
 
 
@@ -45,4 +45,6 @@ def stories(plan: Plan, pairs: Iterable[Pair], packets: Iterable[Recorded]) -> d
 
 def _name(end: Endpoint, owners: Mapping[str, tuple[Pair, str]]) -> str:
     owner = owners.get(end.host)
-    return f"server {end.host}" if owner is None else f"{owner[1]} {end}"
+    if owner is not None:
+        return f"{owner[1]} {end}"
+    return f"server {end.host}" if is_global_unicast(end.host) else f"(local) {end}"
