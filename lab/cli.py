@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab import state
+from lab.cli_conformance import conformance
 from lab.cli_link import link
 from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
@@ -37,6 +38,7 @@ app.add_typer(teredo_app, name="teredo")
 app.add_typer(nat_app, name="nat")
 app.command()(link)
 app.command()(matrix)
+app.command()(conformance)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}

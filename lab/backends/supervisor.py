@@ -209,6 +209,8 @@ class Supervisor:
                         await changed.wait()
                 case "check":
                     await self._check(send, request)
+                case "conformance":
+                    await self._conformance(send)
                 case "nat":
                     if not await nats.measure(self._plan, self._nodes, request, send):
                         await send({"problem": f"the measurement failed; see {self._lab.supervisor_log}"})
@@ -261,13 +263,24 @@ class Supervisor:
                 return
 
     async def _check(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
-        """Run checks in a process of their own, which may move between the nodes, and pass its results on."""
+        """Check who reaches whom, and pass the results on."""
         view = reachability.View(self._plan, self._nodes.namespaces.inside, self.status(), self._lab)
+        await self._apart("check", lambda tell: reachability.run(view, request, tell), send)
+
+    async def _conformance(self, send: Callable[[dict[str, Any]], Any]) -> None:
+        """Examine the lab's Teredo programs, and pass the results on."""
+        from lab.conformance.run import run  # noqa: PLC0415 - few labs are asked for that
+
+        status, inside = self.status(), self._nodes.namespaces.inside
+        await self._apart("conformance", lambda tell: run(status, inside, tell), send)
+
+    async def _apart(self, name: str, work: Callable[[Tell], None], send: Callable[[dict[str, Any]], Any]) -> None:
+        """Do something in a process of its own, which may move between the nodes, and pass its results on."""
 
         def main(results: int) -> None:
-            linux.set_process_name("check")
+            linux.set_process_name(name)
             with os.fdopen(results, "w", buffering=1) as stream:
-                reachability.run(view, request, lambda answer: print(json.dumps(answer), file=stream))
+                work(lambda answer: print(json.dumps(answer), file=stream))
                 print(json.dumps({"event": "done"}), file=stream)
 
         _, results = fork(main)
@@ -275,9 +288,10 @@ class Supervisor:
         async with lines(results) as stream:
             async for line in stream:
                 last = json.loads(line)
-                await send(last)
+                if last["event"] != "done":
+                    await send(last)
         if last.get("event") != "done":
-            await send({"problem": f"the check failed; see {self._lab.supervisor_log}"})
+            await send({"problem": f"the {name} failed; see {self._lab.supervisor_log}"})
 
     def status(self) -> dict[str, Any]:
         """The answer of `status --json`."""
