@@ -130,15 +130,15 @@ class Bubbles(Tunnel):
         self._ask_for_answer(peer, now)
 
     def _try(self, peer: Peer, now: float) -> None:
-        silent = peer.trusted and not peer.usable(now)
-        if silent and is_teredo(peer.address) and self._has(Extension.LOAD_REDUCTION):
-            assert peer.send_to is not None
-            self.counters["peers solicited"] += 1
-            peer.solicitations += 1
-            self._direct(peer, peer.send_to, peer.send_from, Discovery.SOLICITATION)
-            if peer.solicitations < SOLICITATIONS:
-                self._timers.set(peer.address, now + SOLICITATION_SPACING)
-                return
+        if peer.trusted and not peer.usable(now) and is_teredo(peer.address):
+            if self._has(Extension.LOAD_REDUCTION):
+                assert peer.send_to is not None
+                self.counters["peers solicited"] += 1
+                peer.solicitations += 1
+                self._direct(peer, peer.send_to, peer.send_from, Discovery.SOLICITATION)
+                if peer.solicitations < SOLICITATIONS:
+                    self._timers.set(peer.address, now + SOLICITATION_SPACING)
+                    return
             in_use = peer.in_use
             self._forget_trust(peer)
             if in_use:

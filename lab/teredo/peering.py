@@ -35,6 +35,8 @@ class Peering(Bubbles):
         if not self._nonces:  # as RFC 4380 has it
             self._answer(peer, origin, now)
             return
+        if peer.trusted and not peer.usable(now):
+            self._forget_trust(peer)
         peer.nonce_received, peer.called_back = trailers.nonce, True
         self._heed_random_port(peer, trailers.random_port, now)
         if self._has(Extension.HAIRPINNING):
@@ -137,9 +139,13 @@ class Peering(Bubbles):
         else:
             peer.direct_on_primary, peer.direct_on_random = True, False
             self._end_echo_test(peer)
-            if peer.local_port:  # it may have seen us there last
-                self._close_port(peer)
-                self._direct(peer, source)
+            seen_elsewhere = peer.local_port != 0
+            self._close_port(peer)
+            self._trust(peer, source, now)
+            if seen_elsewhere:  # it may have believed that port last
+                assert peer.send_to is not None
+                self._direct(peer, peer.send_to)
+            return True
         self._trust(peer, source, now)
         return True
 

@@ -19,8 +19,6 @@ WITHOUT_TEST = {
     "X4": "local discovery",
     "V27": "an operator's announcement, not a program's",
     "H2": "a program of ours announces no prefix to anybody",
-    "A5": "alternate addresses come with RFC 6081",
-    "A6": "alternate addresses come with RFC 6081",
 }
 
 
