@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench packages clean for-labs for-checks for-tests
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance packages clean for-labs for-checks for-tests
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -43,6 +43,13 @@ format: for-checks ## Format the code, and mend what ruff can mend.
 
 bench: for-labs ## Measure how fast labs come up. ARGS goes to the benchmark.
 	@$(BIN)/python -m lab.bench $(ARGS)
+
+conformance: for-tests ## Run all tests, look at our programs and Miredo from outside, and write docs/conformance.md.
+	@mkdir -p .cache
+	@$(BIN)/pytest -q --requirements .cache/outcomes.json $(ARGS)
+	@$(BIN)/teredo-lab conformance --json > .cache/ours.json
+	@$(BIN)/teredo-lab conformance --program miredo --json > .cache/miredo.json || test $$? -eq 1
+	@$(BIN)/python tools/conformance.py .cache/outcomes.json .cache/ours.json .cache/miredo.json
 
 packages: ## Install the system packages only, as root; never starts a daemon of theirs.
 	@tools/setup.sh packages

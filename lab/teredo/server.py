@@ -14,6 +14,7 @@ from typing import Any
 from lab.teredo import auth
 from lab.teredo.address import (
     PORT,
+    PREFIX,
     Endpoint,
     Forbidden,
     cone_bit,
@@ -38,6 +39,7 @@ from lab.teredo.packet import (
     router_advertisement,
 )
 from lab.teredo.relay import Relay, RelayConfig
+from lab.teredo.trailers import parse_trailers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class ServerConfig:
 
     `secrets` maps client identifiers to shared secrets; when there is one, secure qualification is required of all.
     `retired` are identifiers whose key is no longer valid: they are answered with a non-zero confirmation byte.
-    `relay` makes the server a relay too.
+    `relay` makes the server a relay too. `nonces` lets clients of other servers behind symmetric NATs call its own
+    (RFC 6081 section 5.2).
     """
 
     primary: str
@@ -54,6 +57,7 @@ class ServerConfig:
     secrets: Mapping[bytes, bytes] = field(default_factory=dict)
     retired: frozenset[bytes] = frozenset()
     relay: RelayConfig | None = None
+    nonces: bool = True
 
     def __post_init__(self) -> None:
         for host in (self.primary, self.secondary):
@@ -132,11 +136,16 @@ class Server(Machine):
         return not is_teredo(packet.destination) and packet.destination != self._router
 
     def _acceptable(self, packet: Packet, source: Endpoint) -> bool:
-        """Rules 5 and 6: a client at its own mapping, or anybody else towards a client of ours."""
+        """Rules 5 and 6: a client at its own mapping, or anybody else towards a client of ours.
+
+        A client behind a symmetric NAT has its mapping towards its own server only. RFC 6081 has it call the clients of
+        other servers too (section 6.1), so its bubbles to clients of ours pass, which the nonce tells from forged ones.
+        """
+        to_ours = packet.destination[:8] == PREFIX + self._server
         teredo = parse(packet.source)
-        if teredo is not None:
-            return teredo.mapped == source
-        return packet.destination[:8] == b"\x20\x01\0\0" + self._server
+        if teredo is None or teredo.mapped == source:
+            return teredo is not None or to_ours
+        return self.config.nonces and to_ours and packet.is_bubble and bool(parse_trailers(packet.trailers).nonce)
 
     def _forward(self, packet: Packet, source: Endpoint) -> None:
         if packet.destination == self._router:

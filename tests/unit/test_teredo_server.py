@@ -22,6 +22,7 @@ from lab.teredo.packet import (
 from lab.teredo.relay import RelayConfig
 from lab.teredo.server import Server, ServerConfig
 from lab.teredo.solicitation import SOLICITATION_SOURCE
+from lab.teredo.trailers import nonce_trailer
 from tests.unit.helpers.teredo import (
     ELSEWHERE,
     FORBIDDEN_HOSTS,
@@ -385,3 +386,21 @@ def test_a_server_starts_and_its_relay_stops() -> None:
 def test_a_server_needs_two_global_addresses(primary: str, secondary: str) -> None:
     with pytest.raises(ValueError, match=r"global unicast|must differ"):
         ServerConfig(primary, secondary)
+
+
+@pytest.mark.requirement("V7", "V9", "SN1")
+def test_a_client_of_another_server_behind_a_symmetric_nat_may_call_ours() -> None:
+    """For every server but its own it is elsewhere than its address says (RFC 6081 section 6.1)."""
+    caller, nonce = teredo(PEER_ENDPOINT, OTHER_SERVER.host), nonce_trailer(b"\1\2\3\4")
+    server = new_server()
+    server.datagram(bubble(caller, CLIENT) + nonce, ELSEWHERE, 1.0)
+    (sent,) = outcome(server).sent
+    assert (sent.to, sent.data) == (MAPPED, origin_indication(ELSEWHERE) + bubble(caller, CLIENT) + nonce)
+    for data in (
+        bubble(caller, CLIENT),  # not without a nonce
+        bubble(caller, CLIENT) + nonce_trailer(bytes(4)),
+        bubble(caller, teredo(MAPPED, OTHER_SERVER.host)) + nonce,  # nor to clients of others
+        payload(caller, CLIENT, next_header=58) + nonce,  # nor anything but a bubble
+    ):
+        assert silent(new_server(), data, ELSEWHERE)
+    assert silent(new_server(nonces=False), bubble(caller, CLIENT) + nonce, ELSEWHERE)
