@@ -61,6 +61,21 @@ def _measuring(topology: Path) -> dict[str, float]:
     return took | {"measuring adds": with_ - without, "ratio": with_ / without}
 
 
+def _matrix() -> dict[str, float]:
+    """RFC 6081 Figure 1 with all extensions, from nothing to the finished table, and in virtual time; seconds.
+
+    Raises RuntimeError.
+    """
+    took = {}
+    for what, option in (("on the kernel", None), ("in virtual time", "--simulated")):
+        began = time.monotonic()
+        run = _cli("matrix", "--only", "all", "--json", *([option] if option else []))
+        took[f"matrix {what}"] = time.monotonic() - began
+        if run.returncode != 0:
+            raise RuntimeError(run.stderr)
+    return took
+
+
 def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run((*_COMMAND, *arguments), capture_output=True, text=True, check=False)
 
@@ -131,6 +146,8 @@ def main(
         kinds = Path(directory) / "kinds.yaml"
         kinds.write_text(every_kind(nats))
         rounds = track(range(runs), f"{nats} NATs", disable=as_json, console=Console(stderr=True))
+        rounds_of_matrix = track(range(runs), "matrix", disable=as_json, console=Console(stderr=True))
+        report["matrix"] = _medians([_matrix() for _ in rounds_of_matrix])
         report["nats"] = {"count": nats, **_medians([_measuring(kinds) for _ in rounds])}
     if as_json:
         print(json.dumps(report, indent=2))
@@ -146,6 +163,10 @@ def main(
     for key, value in report["nats"].items():
         nat_table.add_row(key, f"{value:.3f}" if key != "count" else str(value))
     console.print(nat_table)
+    matrix = Table("step", "162 sites", title=f"medians of {runs} runs, seconds", title_justify="left")
+    for key, value in report["matrix"].items():
+        matrix.add_row(key, f"{value:.3f}")
+    console.print(matrix)
 
 
 if __name__ == "__main__":
