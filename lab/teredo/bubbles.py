@@ -33,6 +33,9 @@ RANDOM_PORTS: Final = range(49152, 61000)
 MAX_RANDOM_PORTS: Final = 256
 """Random ports that are open at a time; peers beyond them must do without."""
 
+REMEMBERED_PORTS: Final = 2048
+"""Random ports that are not drawn again: our NAT may still have mappings for them, and then it would not keep them."""
+
 REFRESH_PEERS: Final = 30.0
 REFRESHES: Final = 20
 """Every 30 s, up to 20 times, mappings of random ports are kept alive (RFC 6081 section 5.4.2.1)."""
@@ -94,6 +97,7 @@ class Bubbles(Tunnel):
         self._solicitation = solicitation
         self._own = b""
         self._ports: dict[int, Peer] = {}
+        self._drawn: dict[int, None] = {}
 
     # What the extensions come to, with this NAT
 
@@ -213,8 +217,11 @@ class Bubbles(Tunnel):
             self.counters["random ports exhausted"] += 1
             return False
         own = 0 if self.nat.local is None else self.nat.local.port
-        while peer.local_port in (0, own) or peer.local_port in self._ports:
+        while peer.local_port in (0, own) or peer.local_port in self._drawn:
             peer.local_port = self._rng.choice(RANDOM_PORTS)
+        self._drawn[peer.local_port] = None
+        if len(self._drawn) > REMEMBERED_PORTS:
+            del self._drawn[next(port for port in self._drawn if port not in self._ports)]
         if self._preserved:
             peer.random_port = peer.local_port
         self._ports[peer.local_port] = peer

@@ -390,6 +390,18 @@ def test_ports_that_cannot_be_had_are_done_without() -> None:
     assert client.counters["random ports refused"] == 1
 
 
+def test_a_random_port_is_not_drawn_again_for_long() -> None:
+    client = preserving()
+    drawn: list[int] = []
+    for number in range(3000):
+        address = teredo(Endpoint("203.0.113.200", 2000 + number), OTHER_SERVER.host)
+        client.packet(payload(own(client), address), 1.0)
+        drawn += [action.port for action in client.actions() if isinstance(action, Open)]
+        client.forget_peers(1.0)
+    assert len(drawn) == 3000
+    assert all(len(set(drawn[first : first + 2000])) == 2000 for first in (0, 500, 1000))
+
+
 def test_random_ports_are_bounded_and_counted() -> None:
     client = preserving()
     for number in range(MAX_RANDOM_PORTS + 5):
