@@ -66,10 +66,11 @@ class Peering(Bubbles):
         for alternate in peer.alternates:
             if not self._forbidden.even_nearby(alternate) and alternate not in (teredo.mapped, self.nat.local):
                 self._direct(peer, alternate)
-        if not calling and self._has(Extension.SYMMETRIC) and peer.callbacks.take(now):
-            self._ask_for_answer(peer, now)
         if peer.peer_random_port and not peer.local_port:
             self._direct(peer, self._announced(peer, teredo))
+        # Last, or what it brings about could be here before our NAT is open for it.
+        if not calling and self._has(Extension.SYMMETRIC) and peer.callbacks.take(now):
+            self._ask_for_answer(peer, now)
 
     def _answer(self, peer: Peer, origin: Endpoint, now: float) -> None:
         """Answer an indirect bubble to where the server saw it come from: that opens our NAT for the sender."""
@@ -134,7 +135,7 @@ class Peering(Bubbles):
         settled = peer.usable(now)
         if port:
             peer.direct_on_random = True
-            if not settled and self._sequential:  # section 6.4, step 7
+            if not settled and (self._sequential or peer.outbound):  # section 6.4, step 7; data would mean nothing yet
                 self._direct(peer, source, port)
         else:
             peer.direct_on_primary, peer.direct_on_random = True, False

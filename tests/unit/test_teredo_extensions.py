@@ -300,8 +300,9 @@ def test_a_direct_bubble_on_the_random_port_is_where_everything_goes_from() -> N
     port = announced(client)
     call(client, 1.05, nonce_trailer(NONCE) + random_port_trailer(PEER_PORT.port))
     nonce = nonce_trailer(peer_of(client).nonce_sent)
-    (data,) = direct(client, 1.1, PEER_PORT, nonce, port)
-    assert (data.port, data.to) == (port, PEER_PORT)
+    echoed_nonce, data = direct(client, 1.1, PEER_PORT, nonce, port)
+    assert parse_trailers(decode(echoed_nonce.data).trailers).nonce == NONCE  # first, or the data would mean nothing
+    assert (data.port, data.to) == (echoed_nonce.port, echoed_nonce.to) == (port, PEER_PORT)
     peer = peer_of(client)
     assert (peer.direct_on_random, peer.direct_on_primary) == (True, False)
     answers = call(client, 2.0, nonce_trailer(NONCE))
