@@ -20,9 +20,10 @@ from lab.logs import set_up as set_up_logs
 from lab.programs.teredo import log_event
 from lab.state import root
 from lab.teredo.address import host_bytes, host_text
-from lab.teredo.client import REFRESH_INTERVAL, ClientConfig
+from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import ALL, Extension
+from lab.teredo.interval import REFRESH_INTERVAL
 from lab.teredo.relay import RelayConfig
 from lab.teredo.runner import Notify, Place, ask, run_relay, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
