@@ -141,6 +141,7 @@ class Simulation:
         max_peers: int = MAX_PEERS,
         extensions: Collection[Extension] = ALL,
         determine_interval: bool = False,
+        local_discovery: bool = False,
         start: bool = True,
     ) -> ClientNode:
         """Add a Teredo client and start it. Raises ValueError when there is no server yet."""
@@ -156,6 +157,7 @@ class Simulation:
             max_peers=max_peers,
             extensions=frozenset(extensions),
             determine_interval=determine_interval,
+            local_discovery=local_discovery,
         )
         access, endpoint = self._plug(nat, port)
         node = ClientNode(self.clock, Client(config, self.rng), access, endpoint, self._events())

@@ -55,7 +55,8 @@ class ClientConfig:
     """What a client is told: the server's two IPv4 addresses, and secrets where the server asks for them.
 
     Raises ValueError for an impossible value. `refresh_interval` is in seconds; with `determine_interval` the client
-    finds out how long it may be.
+    finds out how long it may be. `local_discovery` is off unless asked for: who trusts neighbours less than a detour
+    does without (RFC 4380 section 7.3.4).
     """
 
     server: str
@@ -66,6 +67,7 @@ class ClientConfig:
     max_peers: int = MAX_PEERS
     extensions: frozenset[Extension] = ALL
     determine_interval: bool = False
+    local_discovery: bool = False
 
     def __post_init__(self) -> None:
         for host in (self.server, self.secondary):
@@ -90,7 +92,7 @@ class Client(Traffic):
     """The state machine. Drive it with `start`, `datagram`, `packet`, `tick`, `stop`; take `actions` out.
 
     Tell it its end of the service port, `nat.local`, before it starts; without it there is neither UPnP nor are ports
-    known to be preserved.
+    known to be preserved. Tell it the `subnet` of that, or nobody is discovered in it.
     """
 
     def __init__(self, config: ClientConfig, rng: Random, forbidden: Forbidden | None = None) -> None:
@@ -297,6 +299,8 @@ class Client(Traffic):
             self._actions.append(Configure(self._own, self.mtu))
             port = 0 if self.nat.local is None else self.nat.local.port
             self._determine(partial(self._determination.begin, self._own, port), now)
+            if self.config.local_discovery:
+                self._begin_discovery(now)
             if old is not None:
                 self._report("mapping changed", old=str(old), new=str(self.address), mapped=str(mapped))
         else:
@@ -305,6 +309,7 @@ class Client(Traffic):
 
     def _retire(self, now: float) -> None:
         self._mapped = None
+        self._end_discovery()
         self._determine(self._determination.stop, now)
         if self.address is not None:
             self.address, self._own = None, b""
@@ -365,6 +370,7 @@ class Client(Traffic):
             "extensions": sorted(self.config.extensions),
             "external_mapping": self._mapped and str(self._mapped),
             "address": self.address and str(self.address),
+            "local_discovery": self.config.local_discovery,
             "mtu": self.mtu,
             "secure": self.config.secret is not None,
             "peers": self.peer_table(now),
