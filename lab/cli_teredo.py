@@ -93,6 +93,12 @@ def client(
     refresh_interval: Annotated[
         float, typer.Option(min=1, max=3600, help="Refresh interval in seconds.")
     ] = REFRESH_INTERVAL,
+    determine_interval: Annotated[
+        bool, typer.Option("--determine-interval", help="Find out how long the refresh interval may be.")
+    ] = False,
+    local_discovery: Annotated[
+        bool, typer.Option("--local-discovery", help="Discover other clients of the link, and be discovered.")
+    ] = False,
     without: Annotated[
         list[Extension] | None,
         typer.Option(help="An extension of RFC 6081 to leave out; may be repeated.", show_default=False),
@@ -119,6 +125,8 @@ def client(
             client_id=client_id.encode(),
             secret=secret,
             extensions=ALL - frozenset(without or ()),
+            determine_interval=determine_interval,
+            local_discovery=local_discovery,
         )
     except (ValueError, OSError) as error:
         _fail(2, str(error))
