@@ -20,9 +20,10 @@ from lab.logs import set_up as set_up_logs
 from lab.programs.teredo import log_event
 from lab.state import root
 from lab.teredo.address import host_bytes, host_text
-from lab.teredo.client import REFRESH_INTERVAL, ClientConfig
+from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import ALL, Extension
+from lab.teredo.interval import REFRESH_INTERVAL
 from lab.teredo.relay import RelayConfig
 from lab.teredo.runner import Notify, Place, ask, run_relay, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
@@ -92,6 +93,12 @@ def client(
     refresh_interval: Annotated[
         float, typer.Option(min=1, max=3600, help="Refresh interval in seconds.")
     ] = REFRESH_INTERVAL,
+    determine_interval: Annotated[
+        bool, typer.Option("--determine-interval", help="Find out how long the refresh interval may be.")
+    ] = False,
+    local_discovery: Annotated[
+        bool, typer.Option("--local-discovery", help="Discover other clients of the link, and be discovered.")
+    ] = False,
     without: Annotated[
         list[Extension] | None,
         typer.Option(help="An extension of RFC 6081 to leave out; may be repeated.", show_default=False),
@@ -118,6 +125,8 @@ def client(
             client_id=client_id.encode(),
             secret=secret,
             extensions=ALL - frozenset(without or ()),
+            determine_interval=determine_interval,
+            local_discovery=local_discovery,
         )
     except (ValueError, OSError) as error:
         _fail(2, str(error))

@@ -298,7 +298,7 @@ def _client(topology: Topology, placed: PlacedClient, addresses: Addresses) -> N
         "tun": TUN,
     }
     if client.program == "teredo-lab":
-        options |= client.model_dump(include={"client_id", "secret"})
+        options |= client.model_dump(include={"client_id", "secret", "determine_interval", "local_discovery"})
         options["refresh_interval"] = client.refresh_interval or REFRESH_INTERVAL
         options["extensions"] = sorted(ALL if client.extensions is None else client.extensions)
     return NodePlan(

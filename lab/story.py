@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.teredo.address import PORT, Endpoint, is_teredo, text
+from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, is_teredo, text
 from lab.teredo.packet import (
     DESTINATION_UNREACHABLE,
     ECHO_REPLY,
@@ -36,6 +36,8 @@ def describe(data: bytes, to: Endpoint) -> str:
 
 
 def _kind(packet: Packet, to: Endpoint) -> str:
+    if packet.is_bubble and to.host == DISCOVERY_ADDRESS:
+        return "discovery bubble"
     if packet.is_bubble:
         return "indirect bubble" if packet.origin is not None or to.port == PORT else "direct bubble"
     if packet.icmp_type in _ICMP:

@@ -97,6 +97,8 @@ def _between(topology: Topology, caller: PlacedClient, callee: PlacedClient) -> 
         nearby = _nearby(topology, caller, callee)
         if nearby is not None:
             return "reachable", nearby
+        if caller.site_name == callee.site_name and caller.client.local_discovery and callee.client.local_discovery:
+            return None  # it depends on whether they have met yet, which takes up to 300 s
         if not topology.sites[outermost].behaviour.hairpin:
             return "unreachable", "same NAT without hairpinning"
     return _by_figure(topology, caller, callee)

@@ -56,6 +56,8 @@ def client(options: dict[str, Any], context: Context) -> None:
         client_id=(options.get("client_id") or "").encode(),
         secret=None if options.get("secret") is None else options["secret"].encode(),
         extensions=frozenset(map(Extension, options["extensions"])),
+        determine_interval=options["determine_interval"],
+        local_discovery=options["local_discovery"],
     )
     _run(lambda stop: run_client(config, _place(options, context), _notify(context), stop))
 

@@ -23,8 +23,9 @@ from lab.simulation.nat import TIMEOUT, NatModel
 from lab.simulation.network import Access, Clock, Internet, Internet6, Outer
 from lab.simulation.nodes import ClientNode, RelayNode, ServerNode
 from lab.teredo.address import PORT, Endpoint, text
-from lab.teredo.client import REFRESH_INTERVAL, Client, ClientConfig
+from lab.teredo.client import Client, ClientConfig
 from lab.teredo.extensions import ALL, Extension
+from lab.teredo.interval import REFRESH_INTERVAL
 from lab.teredo.machine import Event
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
@@ -139,6 +140,8 @@ class Simulation:
         secret: bytes | None = None,
         max_peers: int = MAX_PEERS,
         extensions: Collection[Extension] = ALL,
+        determine_interval: bool = False,
+        local_discovery: bool = False,
         start: bool = True,
     ) -> ClientNode:
         """Add a Teredo client and start it. Raises ValueError when there is no server yet."""
@@ -153,6 +156,8 @@ class Simulation:
             secret=secret,
             max_peers=max_peers,
             extensions=frozenset(extensions),
+            determine_interval=determine_interval,
+            local_discovery=local_discovery,
         )
         access, endpoint = self._plug(nat, port)
         node = ClientNode(self.clock, Client(config, self.rng), access, endpoint, self._events())

@@ -130,6 +130,11 @@ class NatModel:
         else:
             self.dropped["hairpin"] += 1
 
+    def multicast(self, source: Endpoint, to: Endpoint, data: bytes) -> None:
+        """From an inside endpoint to a group: to all inside hosts, the sender too, and never outward."""
+        for receive in self._receivers.values():
+            self._clock.at(self._clock.now, receive, data, source, to)
+
     def _receive(self, data: bytes, source: Endpoint, to: Endpoint) -> None:
         """Inward: from a remote endpoint to an external port."""
         now = self._clock.now

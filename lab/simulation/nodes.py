@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from ipaddress import IPv4Interface
+from typing import Any, Final, Generic, TypeVar
 
 from lab.simulation.hosts import Host
 from lab.simulation.nat import NatModel
 from lab.simulation.network import Access, Clock, Receive6
-from lab.teredo.address import Endpoint
+from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint
 from lab.teredo.client import Client
 from lab.teredo.machine import (
     Action,
@@ -16,14 +17,21 @@ from lab.teredo.machine import (
     Configure,
     Deliver,
     Event,
+    JoinGroup,
+    LeaveGroup,
     Machine,
     MapPort,
     Open,
     Send,
+    SendToGroup,
     UnmapPort,
 )
 from lab.teredo.relay import Relay
 from lab.teredo.server import Server
+
+DISCOVERY: Final = Endpoint(DISCOVERY_ADDRESS, PORT)
+LAN: Final = 16
+"""Prefix length of every LAN: there is room for many clients."""
 
 M = TypeVar("M", bound=Machine)
 
@@ -129,14 +137,20 @@ class ClientNode(Node[Client]):
     ) -> None:
         self.host = Host(clock, self.packet)
         self.ports: set[int] = set()
+        self.joined = False
         machine.nat.local = endpoint
+        machine.subnet = IPv4Interface(f"{endpoint.host}/{LAN}").network
         super().__init__(clock, machine, access, endpoint, self.host.receive, events)
 
     def _configure(self, address: bytes | None) -> None:
         self.host.address = address
 
     def _receive(self, data: bytes, source: Endpoint, to: Endpoint) -> None:
-        if to.port in self.ports:
+        if to == DISCOVERY:
+            if self.joined:
+                self.machine.discovered(data, source, self._clock.now)
+                self._perform()
+        elif to.port in self.ports:
             self.machine.datagram(data, source, self._clock.now, to.port)
             self._perform()
         else:
@@ -157,6 +171,12 @@ class ClientNode(Node[Client]):
                 self.machine.port_mapped(None if nat is None else nat.open(self.endpoint), self._clock.now)
             case UnmapPort() if nat is not None:
                 nat.close(self.endpoint)
+            case JoinGroup():
+                self.joined = True
+            case LeaveGroup():
+                self.joined = False
+            case SendToGroup(data) if nat is not None:  # else it has its link for itself
+                nat.multicast(self.endpoint, DISCOVERY, data)
 
 
 class ServerNode(Node[Server]):

@@ -15,14 +15,21 @@ from typing import Final, NamedTuple
 PORT: Final = 3544
 """UDP port of servers and of local discovery (RFC 4380 section 2.7)."""
 
+DISCOVERY_ADDRESS: Final = "224.0.0.253"
+"""The Teredo IPv4 Discovery Address, a multicast group (RFC 4380 section 2.17)."""
+
 PREFIX: Final = bytes.fromhex("20010000")
 """The Teredo service prefix 2001::/32 (RFC 4380 section 2.6)."""
 
 LINK_LOCAL_PREFIX: Final = bytes.fromhex("fe80000000000000")
 UNSPECIFIED: Final = bytes(16)
+ALL_NODES: Final = ipaddress.IPv6Address("ff02::1").packed
 ALL_ROUTERS: Final = ipaddress.IPv6Address("ff02::2").packed
 
 CONE: Final = 0x8000
+UNIVERSAL_GROUP: Final = 0x0300
+"""The U and G bits of the identifier, zero in every Teredo address (RFC 4380 section 4)."""
+
 RANDOM_FLAGS: Final = 0x3CFF
 """The twelve flag bits that RFC 5991 section 3.1 fills with random values."""
 

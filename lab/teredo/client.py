@@ -12,15 +12,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Any, Final
 
 from lab.teredo.address import PORT, Endpoint, Forbidden, TeredoAddress, is_global_unicast, random_flags, text
 from lab.teredo.bubbles import NatFacts
 from lab.teredo.extensions import ALL, Extension, lacking
+from lab.teredo.interval import REFRESH_INTERVAL, IntervalDetermination
 from lab.teredo.machine import Configure, MapPort, UnmapPort
 from lab.teredo.packet import MAX_DATAGRAM, MTU, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, Packet
 from lab.teredo.solicitation import SOLICITATION_TIMEOUT, Solicitation
@@ -28,7 +30,6 @@ from lab.teredo.traffic import Traffic
 from lab.teredo.trailers import NO_TRAILERS, parse_trailers
 from lab.teredo.tunnel import MAX_PEERS
 
-REFRESH_INTERVAL: Final = 30.0
 REFRESH_RANDOM: Final = (0.75, 1.0)
 """The randomized refresh interval is 75 to 100 % of the refresh interval (RFC 4380 section 5.2)."""
 
@@ -53,7 +54,9 @@ class State(StrEnum):
 class ClientConfig:
     """What a client is told: the server's two IPv4 addresses, and secrets where the server asks for them.
 
-    Raises ValueError for an impossible value. `refresh_interval` is in seconds.
+    Raises ValueError for an impossible value. `refresh_interval` is in seconds; with `determine_interval` the client
+    finds out how long it may be. `local_discovery` is off unless asked for: who trusts neighbours less than a detour
+    does without (RFC 4380 section 7.3.4).
     """
 
     server: str
@@ -63,6 +66,8 @@ class ClientConfig:
     secret: bytes | None = None
     max_peers: int = MAX_PEERS
     extensions: frozenset[Extension] = ALL
+    determine_interval: bool = False
+    local_discovery: bool = False
 
     def __post_init__(self) -> None:
         for host in (self.server, self.secondary):
@@ -72,6 +77,8 @@ class ClientConfig:
             raise ValueError("primary and secondary server address must differ")
         if not self.refresh_interval > 0:
             raise ValueError("refresh interval must be positive")
+        if self.determine_interval and self.refresh_interval != REFRESH_INTERVAL:
+            raise ValueError("the refresh interval is either configured or determined")
         if len(self.client_id) > 255:
             raise ValueError("client identifier is longer than 255 bytes")
         if self.client_id and self.secret is None:
@@ -85,14 +92,14 @@ class Client(Traffic):
     """The state machine. Drive it with `start`, `datagram`, `packet`, `tick`, `stop`; take `actions` out.
 
     Tell it its end of the service port, `nat.local`, before it starts; without it there is neither UPnP nor are ports
-    known to be preserved.
+    known to be preserved. Tell it the `subnet` of that, or nobody is discovered in it.
     """
 
     def __init__(self, config: ClientConfig, rng: Random, forbidden: Forbidden | None = None) -> None:
         forbidden = forbidden or Forbidden()
         servers = Endpoint(config.server, PORT), Endpoint(config.secondary, PORT)
-        solicitation = Solicitation(config.server, config.client_id, config.secret, rng, forbidden)
-        super().__init__(rng, forbidden, config.max_peers, config.extensions, servers, solicitation)
+        asking = partial(Solicitation, config.server, config.client_id, config.secret, rng, forbidden)
+        super().__init__(rng, forbidden, config.max_peers, config.extensions, servers, asking())
         self.config = config
         self.state = State.INITIAL
         self.reason: str | None = None
@@ -103,6 +110,14 @@ class Client(Traffic):
         self._last_server = float("-inf")
         self._interval = config.refresh_interval
         self._restart_delay = RESTART_DELAY
+        self._determination = IntervalDetermination(
+            config.refresh_interval,
+            wanted=config.determine_interval,
+            symmetric=self._has(Extension.SYMMETRIC),
+            servers=servers,
+            solicitation=asking(),
+            rng=rng,
+        )
 
     # Driving it
 
@@ -117,7 +132,7 @@ class Client(Traffic):
         self._solicitation.end()
         self._restart_delay = RESTART_DELAY
         self.forget_peers(now)
-        self._retire()
+        self._retire(now)
         if self.nat.upnp:
             self._actions.append(UnmapPort())
         self.nat = NatFacts(self.nat.local)
@@ -199,15 +214,34 @@ class Client(Traffic):
             self._prepare(now)
         elif key == "upnp":
             self._begin(State.PRIMARY, now)
+        elif key == "interval":
+            self._determine(self._determination.tick, now)
         else:
             super()._timer(key, now)
+
+    def _determine(self, step: Callable[[float], None], now: float) -> None:
+        """Let the interval determination take a step, and do what it asks for."""
+        step(now)
+        self._actions += self._determination.actions()
+        at = self._determination.next_timer
+        if at is None:
+            self._timers.cancel("interval")
+        else:
+            self._timers.set("interval", at)
+
+    def port_refused(self, port: int, now: float) -> None:
+        """A port that was to be opened could not be had: go on without."""
+        if port == self._determination.port:
+            self._determine(self._determination.refused, now)
+        else:
+            super().port_refused(port, now)
 
     def _go_offline(self, reason: str, now: float) -> None:
         for key in ("solicit", "refresh"):
             self._timers.cancel(key)
         self._solicitation.end()
         self.forget_peers(now)
-        self._retire()
+        self._retire(now)
         self._enter(State.OFFLINE, reason)
         self._timers.set("restart", now + self._restart_delay)
         self._restart_delay = min(2 * self._restart_delay, RESTART_DELAY_MAX)
@@ -254,7 +288,7 @@ class Client(Traffic):
     def _qualify(self, mapped: Endpoint, now: float) -> None:
         """The mapping is known and good: have the address that carries it, and refresh it in time."""
         low, high = REFRESH_RANDOM
-        self._interval = self.config.refresh_interval * self._rng.uniform(low, high)
+        self._interval = self._determination.seconds * self._rng.uniform(low, high)
         self._timers.set("refresh", now + self._interval)
         self._restart_delay = RESTART_DELAY
         if self.address is None or self.address.mapped != mapped:
@@ -263,14 +297,20 @@ class Client(Traffic):
             self.address = TeredoAddress(self.config.server, random_flags(self._rng), mapped)
             self._own = self.address.packed
             self._actions.append(Configure(self._own, self.mtu))
+            port = 0 if self.nat.local is None else self.nat.local.port
+            self._determine(partial(self._determination.begin, self._own, port), now)
+            if self.config.local_discovery:
+                self._begin_discovery(now)
             if old is not None:
                 self._report("mapping changed", old=str(old), new=str(self.address), mapped=str(mapped))
         else:
             self._report("mapping verified", mapped=str(mapped), next_refresh=round(self._interval, 3))
         self._enter(State.QUALIFIED, None)
 
-    def _retire(self) -> None:
+    def _retire(self, now: float) -> None:
         self._mapped = None
+        self._end_discovery()
+        self._determine(self._determination.stop, now)
         if self.address is not None:
             self.address, self._own = None, b""
             self._actions.append(Configure(None, self.mtu))
@@ -278,7 +318,10 @@ class Client(Traffic):
     # Receiving (RFC 4380 section 5.2.3)
 
     def datagram(self, data: bytes, source: Endpoint, now: float, port: int = 0) -> None:
-        """A UDP payload has arrived: on the service port, or on the random `port`."""
+        """A UDP payload has arrived: on the service port, or on another one that is open, `port`."""
+        if port and port == self._determination.port:
+            self._determine(partial(self._determination.datagram, data, source), now)
+            return
         packet = self._decode(data)
         if packet is None:
             return
@@ -318,7 +361,7 @@ class Client(Traffic):
             "error": self.reason,
             "server": self.config.server,
             "secondary_server": self.config.secondary,
-            "refresh_interval": self.config.refresh_interval,
+            "refresh_interval": self._determination.seconds,
             "randomized_refresh_interval": round(self._interval, 3),
             "next_refresh": None if self._last_server < 0 else round(self._last_server + self._interval - now, 3),
             "nat": nat,
@@ -327,10 +370,11 @@ class Client(Traffic):
             "extensions": sorted(self.config.extensions),
             "external_mapping": self._mapped and str(self._mapped),
             "address": self.address and str(self.address),
+            "local_discovery": self.config.local_discovery,
             "mtu": self.mtu,
             "secure": self.config.secret is not None,
             "peers": self.peer_table(now),
-            "counters": dict(sorted(self.counters.items())),
+            "counters": dict(sorted((self.counters + self._determination.counters).items())),
         }
 
 

@@ -1,4 +1,4 @@
-"""What a client's program does besides: random ports, UPnP, and an eye on other IPv6 connectivity."""
+"""What a client's program does besides: more ports, UPnP, local discovery, an eye on other IPv6 connectivity."""
 
 from __future__ import annotations
 
@@ -11,13 +11,36 @@ from random import SystemRandom
 
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
 
-from lab.teredo.address import Endpoint, Forbidden
+from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
 from lab.teredo.client import Client, ClientConfig
-from lab.teredo.machine import Action, Close, MapPort, Open, Send, UnmapPort
+from lab.teredo.machine import Action, Close, JoinGroup, LeaveGroup, MapPort, Open, Send, SendToGroup, UnmapPort
 from lab.teredo.runner import Notify, Place, Runner, service_socket
-from lab.teredo.surroundings import directed_broadcasts, has_native_ipv6
+from lab.teredo.surroundings import directed_broadcasts, has_native_ipv6, subnet_of
 from lab.teredo.tun import Interface, Tun
 from lab.teredo.upnp import PortMapper
+
+
+def group_socket(host: str) -> socket.socket:
+    """A UDP socket for what comes to the Teredo IPv4 Discovery Address on the link of a local address. Raises OSError.
+
+    It is bound to the group, so nothing that was sent to a unicast address gets there (RFC 4380 section 5.2.8).
+    """
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # this host may have several clients
+        udp.bind((DISCOVERY_ADDRESS, PORT))
+        member = socket.inet_aton(DISCOVERY_ADDRESS) + socket.inet_aton(host)
+        udp.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    except OSError:
+        udp.close()
+        raise
+    return udp
+
+
+def multicast_from(udp: socket.socket, host: str) -> None:
+    """Have what a socket sends to a group leave on the link of a local address, and no further. Raises OSError."""
+    udp.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+    udp.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(host))
 
 
 class ClientRunner(Runner):
@@ -29,6 +52,7 @@ class ClientRunner(Runner):
         self._mapper = PortMapper(place.memory, place.upnp_wait)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ports: dict[int, socket.socket] = {}
+        self._group: socket.socket | None = None
         client.nat.local = self.local
 
     @property
@@ -43,6 +67,7 @@ class ClientRunner(Runner):
 
     async def _started(self, stack: contextlib.AsyncExitStack) -> None:
         stack.callback(self._close_ports)
+        stack.callback(self._leave_group)
         stack.enter_context(self._watch_native_ipv6())
 
     async def _stopped(self) -> None:
@@ -62,6 +87,12 @@ class ClientRunner(Runner):
                 self._spawn_map()
             case UnmapPort():
                 self._keep(self._loop.create_task(self._mapper.unmap()))
+            case JoinGroup():
+                self._join_group()
+            case LeaveGroup():
+                self._leave_group()
+            case SendToGroup(data):
+                self._send_to_group(data)
             case _:
                 super()._act(action)
 
@@ -85,6 +116,30 @@ class ClientRunner(Runner):
     def _close_ports(self) -> None:
         for port in list(self._ports):
             self._close(port)
+
+    # Local discovery
+
+    def _join_group(self) -> None:
+        try:
+            multicast_from(self._sockets[0][0], self.local.host)
+            self._group = group_socket(self.local.host)
+        except OSError:  # a link without multicast has no local discovery
+            self.io_errors += 1
+            return
+        self._loop.add_reader(self._group, self._read_socket, self._group, self._client.discovered)
+
+    def _leave_group(self) -> None:
+        if self._group is not None:
+            self._loop.remove_reader(self._group)
+            self._group.close()
+            self._group = None
+
+    def _send_to_group(self, data: bytes) -> None:
+        if self._group is not None:
+            try:
+                self._sockets[0][0].sendto(data, (DISCOVERY_ADDRESS, PORT))
+            except OSError:
+                self.io_errors += 1
 
     # UPnP
 
@@ -140,4 +195,6 @@ async def run_client(config: ClientConfig, place: Place, notify: Notify, stop: a
     client = Client(config, SystemRandom(), Forbidden(await directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
     tun = Tun(Interface(place.tun, default_route=True))
-    await ClientRunner(client, udp, tun, notify, place).run(stop, place.control)
+    runner = ClientRunner(client, udp, tun, notify, place)
+    client.subnet = await subnet_of(runner.local.host)
+    await runner.run(stop, place.control)

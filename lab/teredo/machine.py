@@ -76,7 +76,24 @@ class UnmapPort:
     """Have the NAT close what it opened (RFC 6081 section 5.3.5.1)."""
 
 
-Action = Send | Deliver | Configure | Event | Open | Close | MapPort | UnmapPort
+@dataclass(frozen=True, slots=True)
+class JoinGroup:
+    """Hand what is sent to port 3544 of the Teredo IPv4 Discovery Address to `discovered` (RFC 4380 section 5.2.8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGroup:
+    """Listen to that address no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendToGroup:
+    """Send this UDP payload there from the service port, with TTL 1."""
+
+    data: bytes
+
+
+Action = Send | Deliver | Configure | Event | Open | Close | MapPort | UnmapPort | JoinGroup | LeaveGroup | SendToGroup
 
 
 class Timers:

@@ -156,9 +156,9 @@ def ipv6_header(source: bytes, destination: bytes, next_header: int, length: int
     return struct.pack("!IHBB", 0x60000000, length, next_header, hop_limit) + source + destination
 
 
-def bubble(source: bytes, destination: bytes) -> bytes:
+def bubble(source: bytes, destination: bytes, *, hop_limit: int = 255) -> bytes:
     """A Teredo bubble: an IPv6 header and nothing else (RFC 4380 section 2.8)."""
-    return ipv6_header(source, destination, NO_NEXT_HEADER, 0)
+    return ipv6_header(source, destination, NO_NEXT_HEADER, 0, hop_limit)
 
 
 def checksum(source: bytes, destination: bytes, message: bytes) -> int:

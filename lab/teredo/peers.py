@@ -29,6 +29,9 @@ ANSWER_WINDOW: Final = 8.0
 PROVEN: Final = 4
 """Mappings of one peer that are known to be its: it may send from several ports while it looks for the right one."""
 
+LOCAL_VALIDITY: Final = 600.0
+"""Seconds since its last discovery bubble for which a peer counts as a local one (RFC 4380 section 5.2.4, case 3)."""
+
 QUEUE_PACKETS: Final = 32
 QUEUE_BYTES: Final = 65536
 
@@ -85,6 +88,8 @@ class Peer:
     `mapping` is where its packets come from, among those `proven` by a nonce of ours if there are several; `send_to` is
     where ours go, from the random port `send_from` or, if that is 0, from the service port.
 
+    `local` is where its last discovery bubble came from, at the time `discovered`.
+
     The rest is RFC 6081's. `local_port` is the random port that is open for this peer, `random_port` the external one
     that it is predicted to have, `peer_random_port` the one that the peer has announced; 0 for none. A peer that is
     `vouched` for has shown that it trusts us; it has `called_back` if its own indirect bubble came since our last one.
@@ -106,6 +111,8 @@ class Peer:
     outbound_bytes: int = 0
     inbound_bytes: int = 0
     in_use: bool = False
+    local: Endpoint | None = None
+    discovered: float = float("-inf")
     proven: tuple[Endpoint, ...] = ()
     nonce_sent: bytes = b""
     nonce_received: bytes = b""
@@ -131,6 +138,10 @@ class Peer:
     def usable(self, now: float) -> bool:
         """Trusted, and heard from in the last 30 s: packets may go straight to its mapping."""
         return self.trusted and now - self.last_received < PEER_VALIDITY
+
+    def nearby(self, now: float) -> Endpoint | None:
+        """The local address and port of a local peer, else None."""
+        return self.local if now - self.discovered < LOCAL_VALIDITY else None
 
     def hold_outbound(self, ipv6: bytes) -> bool:
         """Queue a packet for the peer. False, and nothing is kept, when the queue is full."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from pyroute2 import AsyncIPRoute
 
@@ -18,12 +18,19 @@ async def has_native_ipv6(teredo_interface: str) -> bool:
     return False
 
 
-async def directed_broadcasts() -> frozenset[str]:
-    """The broadcast addresses of the subnets that the node is attached to (RFC 4380 section 5.2.4)."""
-    found = set()
+async def subnets() -> frozenset[IPv4Network]:
+    """The IPv4 subnets that the node is attached to."""
     async with AsyncIPRoute() as ip:
-        async for row in await ip.addr("dump", family=socket.AF_INET):
-            subnet = ipaddress.IPv4Interface(f"{row.get('IFA_ADDRESS')}/{row['prefixlen']}").network
-            if subnet.prefixlen < 31:
-                found.add(str(subnet.broadcast_address))
-    return frozenset(found)
+        rows = [row async for row in await ip.addr("dump", family=socket.AF_INET)]
+    return frozenset(IPv4Interface(f"{row.get('IFA_ADDRESS')}/{row['prefixlen']}").network for row in rows)
+
+
+async def directed_broadcasts() -> frozenset[str]:
+    """The broadcast addresses of these subnets (RFC 4380 section 5.2.4)."""
+    return frozenset(str(subnet.broadcast_address) for subnet in await subnets() if subnet.prefixlen < 31)
+
+
+async def subnet_of(host: str) -> IPv4Network | None:
+    """The most specific subnet of the node that an IPv4 address of its lies in (RFC 4380 section 5.2.8)."""
+    around = [subnet for subnet in await subnets() if IPv4Address(host) in subnet]
+    return max(around, key=lambda subnet: subnet.prefixlen, default=None)

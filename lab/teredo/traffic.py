@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from lab.teredo.address import PORT, Endpoint, is_global, is_link_local, is_teredo, link_local, parse, text
+from lab.teredo.discovery import LocalDiscovery
 from lab.teredo.packet import NO_ROUTE, Packet, echo_reply_data, echo_request
-from lab.teredo.peering import Peering
 from lab.teredo.peers import Peer
 from lab.teredo.trailers import Trailers
 from lab.teredo.tunnel import is_whole_ipv6
@@ -18,7 +18,7 @@ from lab.teredo.tunnel import is_whole_ipv6
 NONCE_BYTES: Final = 16
 
 
-class Traffic(Peering):
+class Traffic(LocalDiscovery):
     """What a client does with packets while it has an address, which is `_own`."""
 
     @property
@@ -86,6 +86,9 @@ class Traffic(Peering):
             peer = self._peer(packet.source, now)
             peer.direct_on_random = port != 0 and port == peer.local_port
             self._trust(peer, source, now)
+            self._deliver(packet.ipv6)
+        elif peer is not None and peer.nearby(now) == source:
+            self._trust_local(peer, source, now)
             self._deliver(packet.ipv6)
         else:
             self._drop("source does not match its mapping", source=str(source), peer=text(packet.source))

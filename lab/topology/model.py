@@ -136,6 +136,13 @@ class Client(Options):
         le=3600,
         description=f"seconds between refreshes of the NAT's mapping, 1 to 3600; {REFRESH_INTERVAL} by default",
     )
+    determine_interval: bool = Field(
+        default=False,
+        description="true or false: whether the client finds out how long its refresh interval may be",
+    )
+    local_discovery: bool = Field(
+        default=False, description="true or false: whether the client and others of its LAN discover each other"
+    )
     extensions: tuple[Extension, ...] | None = Field(
         default=None,
         description=f"a list of the extensions of RFC 6081 that the client has: {', '.join(Extension)}; all by default",

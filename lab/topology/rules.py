@@ -48,6 +48,7 @@ def findings(topology: Topology) -> Iterator[Finding]:
     yield from foundations
     yield from _programs(topology)
     yield from _extensions(topology)
+    yield from _intervals(topology)
     yield from _secrets(topology)
     yield from _checks(topology)
     for loc, _, link in topology.links():
@@ -317,6 +318,9 @@ def _programs(topology: Topology) -> Iterator[Finding]:
         if placed.client.refresh_interval is not None:
             loc = _client(placed, "refresh_interval")
             yield Finding(loc, "miredo finds its refresh interval by itself", remedy)
+        for option in ("determine_interval", "local_discovery"):
+            if getattr(placed.client, option):
+                yield Finding(_client(placed, option), f"miredo has no option {option}", remedy)
         if placed.client.extensions:
             yield Finding(_client(placed, "extensions"), "miredo has none of the extensions of RFC 6081", remedy)
 
@@ -327,6 +331,13 @@ def _extensions(topology: Topology) -> Iterator[Finding]:
         if fault is not None:
             what = f"the extension {fault[0]} builds on {fault[1]}"
             yield Finding(_client(placed, "extensions"), what, f"add {fault[1]}, or leave out {fault[0]}")
+
+
+def _intervals(topology: Topology) -> Iterator[Finding]:
+    for placed in topology.clients():
+        if placed.client.determine_interval and placed.client.refresh_interval is not None:
+            what = "a refresh interval is either configured or determined"
+            yield Finding(_client(placed, "determine_interval"), what, "leave it out, or refresh_interval:")
 
 
 def _secrets(topology: Topology) -> Iterator[Finding]:

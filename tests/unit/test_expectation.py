@@ -219,6 +219,22 @@ def test_only_the_outermost_nat_turns_packets_round(hairpin: str, inner: str) ->
     assert found["alice", "anna"] == (("reachable", figure) if hairpin == "yes" else same)
 
 
+def test_nothing_is_promised_to_clients_of_one_lan_that_may_discover_each_other() -> None:
+    lab = """
+servers: {s: }
+sites:
+  home:
+    nat: port_restricted
+    clients:
+      alice: {extensions: [], local_discovery: true}
+      anna: {extensions: [], local_discovery: true}
+      adam: {extensions: []}
+"""
+    found = expected(topology(lab))
+    assert ("alice", "anna") not in found
+    assert found["alice", "adam"] == ("unreachable", "same NAT without hairpinning")
+
+
 @pytest.mark.parametrize("place", ["outer", "middle", "inner"])
 def test_one_nat_without_udp_is_enough(place: str) -> None:
     lab = topology(CHAIN % ("cone", "yes", "cone", "cone"))

@@ -38,7 +38,7 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
             "lab.yaml:7: unknown option 'prot'; did you mean 'port'? known: program, server, ipv4, port,"
-            " refresh_interval, extensions, client_id, secret, link",
+            " refresh_interval, determine_interval, local_discovery, extensions, client_id, secret, link",
         ),
         (
             server_and("hosts:\n  web:\n    zzz:\n"),
@@ -567,6 +567,19 @@ KINDS_SHOWN = (
                 "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        refresh_interval: 9\n"
             ),
             "lab.yaml:8: miredo finds its refresh interval by itself; leave it out, or take program: teredo-lab",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        local_discovery: yes\n"
+            ),
+            "lab.yaml:8: miredo has no option local_discovery; leave it out, or take program: teredo-lab",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n"
+                "        refresh_interval: 9\n        determine_interval: yes\n"
+            ),
+            "lab.yaml:8: a refresh interval is either configured or determined; leave it out, or refresh_interval:",
         ),
         (
             "servers:\n  server: {secrets: {me: x}}\nsites:\n  home:\n    clients:\n      alice:\n        client_id:"

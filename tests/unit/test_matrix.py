@@ -14,7 +14,7 @@ from lab.matrix.verdict import RUNS, Judgement, Try
 from lab.nat.matrix import BEYOND, OPEN, Cell
 from lab.planner import plan
 from lab.story import describe
-from lab.teredo.address import PORT, Endpoint, packed
+from lab.teredo.address import ALL_NODES, DISCOVERY_ADDRESS, PORT, Endpoint, packed
 from lab.teredo.extensions import ALL, Extension, lacking
 from lab.teredo.packet import (
     bubble,
@@ -178,6 +178,7 @@ def test_packets_belong_to_the_pair_whose_nats_they_pass() -> None:
             SERVER,
             "indirect bubble, alternate addresses 10.0.0.1:5 10.0.0.2:6",
         ),
+        (bubble(OWN, ALL_NODES), Endpoint(DISCOVERY_ADDRESS, PORT), "discovery bubble"),
         (
             bubble(OWN, PEER) + discovery_trailer(Discovery.SOLICITATION),
             PEER_ENDPOINT,

@@ -509,6 +509,8 @@ def test_clients(small: Plan) -> None:
             "tun": "teredo",
             "refresh_interval": 9,
             "extensions": sorted(ALL),
+            "determine_interval": False,
+            "local_discovery": False,
             "client_id": None,
             "secret": None,
         },
