@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance packages clean for-labs for-checks for-tests
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance mutants packages clean for-labs for-checks for-tests
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -50,6 +50,10 @@ conformance: for-tests ## Run all tests, look at our programs and Miredo from ou
 	@$(BIN)/teredo-lab conformance --json > .cache/ours.json
 	@$(BIN)/teredo-lab conformance --program miredo --json > .cache/miredo.json || test $$? -eq 1
 	@$(BIN)/python tools/conformance.py .cache/outcomes.json .cache/ours.json .cache/miredo.json
+
+mutants: for-tests ## Break the rules of lab/teredo one by one, and see whether a test notices (mutmut; half an hour).
+	@$(BIN)/pip install --quiet 'mutmut>=3.8'
+	@$(BIN)/mutmut run --max-children 2 && $(BIN)/mutmut results
 
 packages: ## Install the system packages only, as root; never starts a daemon of theirs.
 	@tools/setup.sh packages

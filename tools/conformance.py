@@ -61,7 +61,7 @@ def _summary(outcomes: dict[str, dict[str, str]], omitted: dict[str, str], outsi
         report = json.loads(Path(file).read_text())
         met = sum(result["met"] for result in report["results"])
         text += f"From outside, {report['program']}: {met} of {len(report['results'])} checks are met.\n"
-    return text + "\n"
+    return text
 
 
 def _lines(
