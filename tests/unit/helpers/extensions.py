@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from random import Random
+from typing import Any
 
 from lab.teredo.address import Endpoint
 from lab.teredo.client import Client, ClientConfig, State
@@ -11,7 +12,7 @@ from lab.teredo.extensions import ALL, Extension
 from lab.teredo.machine import Action, MapPort, Send
 from lab.teredo.packet import ROUTER_SOLICITATION, bubble, decode, origin_indication
 from lab.teredo.peers import Peer
-from lab.teredo.trailers import parse_trailers
+from lab.teredo.trailers import Trailers, parse_trailers
 from tests.unit.helpers.teredo import (
     MAPPED,
     OTHER_SERVER,
@@ -37,22 +38,30 @@ PEER_PORT = Endpoint(PEER_ENDPOINT.host, 55555)
 
 
 def client_behind(
-    *, symmetric: bool, local: Endpoint = LOCAL, extensions: Collection[Extension] = ALL, upnp: bool = False
+    *,
+    symmetric: bool,
+    local: Endpoint = LOCAL,
+    extensions: Collection[Extension] = ALL,
+    upnp: Endpoint | bool = False,
+    mapped: Endpoint = MAPPED,
+    again: Endpoint = AGAIN,
+    **config: Any,
 ) -> Client:
     """A client that has qualified, with its NAT's answers to UPnP and to both servers."""
-    client = Client(ClientConfig(PRIMARY.host, SECONDARY.host, extensions=frozenset(extensions)), Random(7))
+    client = Client(ClientConfig(PRIMARY.host, SECONDARY.host, extensions=frozenset(extensions), **config), Random(7))
     client.nat.local = local
     client.start(0.0)
     if any(isinstance(action, MapPort) for action in client.actions()):
-        client.port_mapped(Endpoint(MAPPED.host, local.port) if upnp else None, 0.0)
+        opened = Endpoint(mapped.host, local.port) if upnp is True else upnp or None
+        client.port_mapped(opened, 0.0)
         solicitation = next(action for action in client.actions() if isinstance(action, Send))
     else:
         client.stop(0.0)
         client.start(0.0)
         solicitation = next(action for action in client.actions() if isinstance(action, Send))
-    client.datagram(advertise(solicitation.data, MAPPED), PRIMARY, 0.0)
+    client.datagram(advertise(solicitation.data, mapped), PRIMARY, 0.0)
     (solicitation,) = outcome(client).sent
-    client.datagram(advertise(solicitation.data, AGAIN if symmetric else MAPPED), SECONDARY, 0.0)
+    client.datagram(advertise(solicitation.data, again if symmetric else mapped), SECONDARY, 0.0)
     assert client.state is State.QUALIFIED
     client.actions()
     return client
@@ -95,9 +104,13 @@ def sent(actions: list[Action]) -> list[Send]:
     return [action for action in actions if isinstance(action, Send)]
 
 
+def trailers_of(send: Send) -> Trailers:
+    return parse_trailers(decode(send.data).trailers)
+
+
 def nonce_in(sends: list[Send]) -> bytes:
     """The nonce of the only indirect bubble among these."""
-    (nonce,) = (parse_trailers(decode(send.data).trailers).nonce for send in sends if send.to == OTHER_SERVER)
+    (nonce,) = (trailers_of(send).nonce for send in sends if send.to == OTHER_SERVER)
     return nonce
 
 
