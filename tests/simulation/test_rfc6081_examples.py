@@ -12,7 +12,7 @@ import pytest
 from lab.nat.kinds import KINDS, NatBehaviour
 from lab.simulation import ClientNode, NatModel, ServerNode, Simulation
 from lab.simulation.network import Outer
-from lab.teredo.address import PORT, is_global_unicast
+from lab.teredo.address import PORT, Endpoint, is_global_unicast
 from lab.teredo.extensions import ALL, Extension
 from lab.teredo.packet import ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, decode
 from lab.teredo.trailers import Discovery, Trailers, parse_trailers
@@ -224,6 +224,54 @@ def test_6_5_two_nats_with_upnp_behind_one_that_does_not_hairpin() -> None:
     peer = next(iter(a.machine._peers))
     assert peer.mapping == b.machine.nat.upnp_mapped  # where packet 5 came from
     assert all(packet.is_bubble for _, packet, _ in on_the_internet)  # data never leave the outer NAT's LAN
+
+
+@pytest.mark.requirement("HP2", "HP3", "HP5", "HP6", "HP7", "HP8")
+def test_6_5_packet_by_packet_as_they_come_to_the_outer_nat(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation(3)
+    server_a, server_b = simulation.server(), simulation.server()
+    nat_e = simulation.nat("port_restricted")
+    nat_f, nat_g = (simulation.nat("upnp_port_restricted", behind=nat_e) for _ in range(2))
+    a, b = (
+        simulation.client(nat, server=server, extensions={Extension.HAIRPINNING, Extension.SYMMETRIC})
+        for nat, server in ((nat_f, server_a), (nat_g, server_b))
+    )
+    simulation.run_for(5.0)
+    places = {server_a.endpoint: "server A", server_b.endpoint: "server B"}
+    for name, node in (("A", a), ("B", b)):
+        assert node.machine.address is not None
+        assert node.machine.nat.upnp_mapped is not None
+        places[node.machine.address.mapped] = f"{name} as the Internet sees it"
+        places[node.machine.nat.upnp_mapped] = f"{name} as UPnP says"
+    seen: list[tuple[str, str, Trailers]] = []
+    send = nat_e.send
+
+    def record(source: Endpoint, to: Endpoint, data: bytes) -> None:
+        packet = decode(data)
+        what = places[to] if packet.is_bubble else f"data to {places[to]}"
+        seen.append(("A" if source.host in nat_f.external else "B", what, parse_trailers(packet.trailers)))
+        send(source, to, data)
+
+    monkeypatch.setattr(nat_e, "send", record)
+    assert simulation.ping(a, b).reached
+    assert [(sender, what) for sender, what, _ in seen] == [
+        ("A", "B as the Internet sees it"),  # 1: dropped, for E does not hairpin
+        ("A", "server B"),  # 2
+        ("B", "A as the Internet sees it"),  # 3: dropped
+        # 4, to A as it sees itself, does not come here: behind G the same private address is B's own
+        ("B", "A as UPnP says"),  # 5
+        ("B", "server A"),  # 6
+        ("A", "B as UPnP says"),  # 7
+        ("A", "data to B as UPnP says"),
+        ("B", "data to A as UPnP says"),
+    ]
+    first, second, *answers, sixth, seventh = (trailers for _, _, trailers in seen[:6])
+    assert first == Trailers()
+    assert second.alternates == (a.endpoint, a.machine.nat.upnp_mapped)
+    assert answers == [Trailers(nonce=second.nonce)] * 2
+    assert sixth.alternates == (b.endpoint, b.machine.nat.upnp_mapped)
+    assert seventh == Trailers(nonce=sixth.nonce)
+    assert len({b"", second.nonce, sixth.nonce}) == 3
 
 
 @pytest.mark.requirement("LR1", "LR3", "LR4", "LR5")

@@ -113,6 +113,51 @@ def test_alternate_addresses_are_well_formed_or_none(entries: str, good: bool) -
     assert (bool(seen.alternates), seen.malformed_addresses) == (good, not good)
 
 
+UNICAST = st.builds(Endpoint, st.sampled_from(["10.0.0.1", "192.168.7.9", "198.51.100.1"]), st.integers(1, 65535))
+
+
+@pytest.mark.requirement("T5", "T6", "T10", "T11")
+@given(
+    st.binary(min_size=4, max_size=4).filter(any),
+    st.integers(1, 65535),
+    st.sampled_from(Discovery),
+    st.lists(UNICAST, min_size=1, max_size=4),
+    st.permutations(range(4)),
+)
+def test_trailers_say_the_same_in_every_order(
+    nonce: bytes, port: int, discovery: Discovery, alternates: list[Endpoint], order: list[int]
+) -> None:
+    written = (
+        nonce_trailer(nonce),
+        random_port_trailer(port),
+        discovery_trailer(discovery),
+        alternate_address_trailer(tuple(alternates)),
+    )
+    data = b"".join(written[which] for which in order)
+    assert parse_trailers(data) == Trailers(nonce, port, discovery, tuple(alternates))
+
+
+@pytest.mark.requirement("T3", "T4")
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=20))), st.binary(max_size=1))
+def test_a_packet_is_discarded_for_exactly_the_types_that_say_so(
+    trailers: list[tuple[int, bytes]], rest: bytes
+) -> None:
+    data = b"".join(bytes((kind, len(value))) + value for kind, value in trailers) + rest
+    assert parse_trailers(data).discard == any(0x40 <= kind <= 0x7F for kind, _ in trailers)
+
+
+@pytest.mark.requirement("T10")
+def test_what_is_reserved_in_a_discovery_trailer_is_ignored() -> None:
+    assert parse_trailers(bytes.fromhex("040401ffffff")).discovery is Discovery.ADVERTISEMENT
+
+
+@pytest.mark.requirement("T6", "T8")
+def test_the_last_list_of_addresses_counts_whether_it_is_well_formed_or_not() -> None:
+    good, bad = alternate_address_trailer((LOCAL,)), bytes.fromhex("03020000")
+    assert parse_trailers(good + bad).malformed_addresses
+    assert parse_trailers(bad + good).alternates == (LOCAL,)
+
+
 @given(st.binary(max_size=200))
 def test_whatever_the_bytes_are_there_is_an_answer(data: bytes) -> None:
     seen = parse_trailers(data)
