@@ -184,7 +184,7 @@ def test_a_callee_knocks_from_its_random_port_at_the_mapping_if_no_port_was_anno
 def test_who_has_no_random_port_knocks_from_its_service_port_at_the_announced_one() -> None:
     client = client_behind(symmetric=False, extensions=WITH_PORTS)
     sends = call(client, 1.0, ANNOUNCES)
-    assert route(sends) == [(0, PEER_ENDPOINT), (0, OTHER_SERVER), (0, PEER_PORT)]
+    assert route(sends) == [(0, PEER_ENDPOINT), (0, PEER_PORT), (0, OTHER_SERVER)]
 
 
 @pytest.mark.requirement("PP9", "PP18")
