@@ -17,8 +17,11 @@ from lab.nat.kinds import Collision, Engine, Filtering, Mapping, NatBehaviour, P
 from lab.nat.setup import POOL, NatSetup, UnsupportedError
 from lab.plan import Firewall, udp_timeouts
 
-SEQUENCE: Final = 1024
-"""Sequential ports before they begin anew; more than the flows of one lifetime, or a flow might meet another's port."""
+SEQUENCE: Final = 512
+"""Sequential ports before they begin anew; more than the flows of one lifetime, or a flow might meet another's port.
+
+Twice as many rules are too long a message to the kernel for an ordinary user, whose buffer has 208 KiB.
+"""
 
 _POOL: Final = f"{POOL[0]}-{POOL[-1]}"
 

@@ -182,7 +182,7 @@ def test_sequential_ports_begin_where_the_seed_says() -> None:
         setup = NatSetup(NAMES["sequential_port_symmetric"], EXTERNAL[:1], HOSTS, seed)
         return table(firewall(setup), "nat")[1]
 
-    assert SEQUENCE == 1024
+    assert 256 <= SEQUENCE <= 640  # more rules are too long a message for an ordinary user
     assert begin(1) == begin(1)
     assert len({begin(seed) for seed in range(20)}) == 20
 
