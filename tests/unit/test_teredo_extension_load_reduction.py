@@ -231,3 +231,16 @@ def test_a_caller_that_may_not_know_us_yet_is_asked_for_an_answer() -> None:
     (asking,) = call(client, 1.2, nonce_trailer(NONCE))
     assert (asking.to, words([asking])) == (PEER_ENDPOINT, ["solicitation"])
     assert words(direct(client, 1.3, ELSEWHERE, nonce + ANSWERS)) == ["data"]
+
+
+@pytest.mark.requirement("LR4")
+def test_a_peer_that_has_answered_once_is_known_to_hear_us_as_long_as_it_is_trusted() -> None:
+    """Behind a symmetric NAT others are not, and their data wait for another 2 s."""
+    for answer, expected in ((ANSWERS, ["data"]), (b"", [])):
+        client = client_behind(symmetric=True, extensions=WITH_REDUCTION)
+        wants(client, 1.0)
+        nonce = nonce_trailer(peer_of(client).nonce_sent)
+        direct(client, 1.1, ELSEWHERE, nonce + answer)
+        tick(client, 3.0)
+        assert words(wants(client, 40.0)) == ["solicitation"]
+        assert words(direct(client, 40.1, ELSEWHERE, nonce)) == expected

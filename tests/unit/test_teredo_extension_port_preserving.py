@@ -306,6 +306,17 @@ def test_another_mapping_on_the_random_port_closes_it_and_calls_anew() -> None:
     assert not peer.trusted
 
 
+@pytest.mark.requirement("PP16")
+def test_nobody_else_is_believed_on_a_peers_random_port() -> None:
+    client = preserving()
+    peer = on_random_port(client)
+    stranger = teredo(ELSEWHERE, OTHER_SERVER.host)
+    client.datagram(bubble(stranger, own(client)), ELSEWHERE, 2.0, peer.local_port)
+    assert outcome(client).drops == ["not this peer's port"]
+    assert not peer_of(client, stranger).trusted
+    assert peer.local_port in client._ports
+
+
 @pytest.mark.requirement("PP19")
 def test_data_go_from_the_random_port_to_where_the_peer_was_seen() -> None:
     client = preserving()
