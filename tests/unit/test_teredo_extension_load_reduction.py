@@ -8,7 +8,7 @@ from lab.teredo.address import packed
 from lab.teredo.client import Client
 from lab.teredo.extensions import Extension
 from lab.teredo.machine import Send
-from lab.teredo.packet import decode
+from lab.teredo.packet import bubble, decode
 from lab.teredo.trailers import Discovery, discovery_trailer, nonce_trailer
 from tests.unit.helpers.extensions import (
     NONCE,
@@ -32,6 +32,7 @@ from tests.unit.helpers.teredo import (
     SECONDARY,
     outcome,
     payload,
+    teredo,
 )
 
 WITH_REDUCTION = frozenset({Extension.SYMMETRIC, Extension.LOAD_REDUCTION})
@@ -156,6 +157,20 @@ def test_after_an_answer_the_next_silence_is_asked_about_three_times_again() -> 
     assert words(wants(client, 80.0)) == ["solicitation"]
     assert words(tick(client, 82.0)) == ["solicitation"]
     assert words(tick(client, 84.0)) == ["solicitation", "bubble", "indirect"]
+
+
+@pytest.mark.requirement("LR2", "A2")
+def test_a_peer_in_use_is_not_pushed_out_by_strangers_while_it_is_called_anew() -> None:
+    client = client_behind(symmetric=False, extensions=WITH_REDUCTION, max_peers=10)
+    direct(client, 1.0, PEER_ENDPOINT)
+    wants(client, 2.0)
+    wants(client, 40.0)
+    tick(client, 42.0)
+    assert words(tick(client, 44.0)) == ["solicitation", "bubble", "indirect"]
+    for number in range(20):
+        endpoint = Endpoint("203.0.113.200", 1024 + number)
+        client.datagram(bubble(teredo(endpoint), own(client)), endpoint, 44.1)
+    assert words(direct(client, 44.2, PEER_ENDPOINT)) == ["data"]
 
 
 @pytest.mark.requirement("LR1")
