@@ -7,7 +7,7 @@ import pytest
 from lab.teredo.address import Endpoint
 from lab.teredo.client import Client
 from lab.teredo.extensions import ALL, Extension
-from lab.teredo.packet import bubble
+from lab.teredo.packet import bubble, origin_indication
 from lab.teredo.trailers import alternate_address_trailer, nonce_trailer, parse_trailers
 from tests.unit.helpers.extensions import (
     LOCAL,
@@ -26,6 +26,7 @@ from tests.unit.helpers.teredo import (
     OTHER_SERVER,
     PEER,
     PEER_ENDPOINT,
+    PRIMARY,
     new_client,
     outcome,
     payload,
@@ -148,7 +149,10 @@ def test_no_bubble_has_more_than_four_addresses_tried() -> None:
 )
 def test_a_bubble_with_a_malformed_list_is_dropped_whole(malformed: str) -> None:
     client = at_home()
-    assert call(client, 1.0, nonce_trailer(NONCE) + bytes.fromhex(malformed)) == []
+    data = bubble(PEER, own(client)) + nonce_trailer(NONCE) + bytes.fromhex(malformed)
+    client.datagram(origin_indication(PEER_ENDPOINT) + data, PRIMARY, 1.0)
+    done = outcome(client)
+    assert (done.sent, done.drops) == ([], ["malformed alternate addresses"])
     assert client.peer_table(1.0) == []
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lab.teredo.address import packed
+from lab.teredo.address import Endpoint, packed
 from lab.teredo.client import Client
 from lab.teredo.extensions import Extension
 from lab.teredo.machine import Send
-from lab.teredo.packet import decode
+from lab.teredo.packet import bubble, decode
 from lab.teredo.trailers import Discovery, discovery_trailer, nonce_trailer
 from tests.unit.helpers.extensions import (
     NONCE,
@@ -32,6 +32,7 @@ from tests.unit.helpers.teredo import (
     SECONDARY,
     outcome,
     payload,
+    teredo,
 )
 
 WITH_REDUCTION = frozenset({Extension.SYMMETRIC, Extension.LOAD_REDUCTION})
@@ -158,6 +159,20 @@ def test_after_an_answer_the_next_silence_is_asked_about_three_times_again() -> 
     assert words(tick(client, 84.0)) == ["solicitation", "bubble", "indirect"]
 
 
+@pytest.mark.requirement("LR2", "A2")
+def test_a_peer_in_use_is_not_pushed_out_by_strangers_while_it_is_called_anew() -> None:
+    client = client_behind(symmetric=False, extensions=WITH_REDUCTION, max_peers=10)
+    direct(client, 1.0, PEER_ENDPOINT)
+    wants(client, 2.0)
+    wants(client, 40.0)
+    tick(client, 42.0)
+    assert words(tick(client, 44.0)) == ["solicitation", "bubble", "indirect"]
+    for number in range(20):
+        endpoint = Endpoint("203.0.113.200", 1024 + number)
+        client.datagram(bubble(teredo(endpoint), own(client)), endpoint, 44.1)
+    assert words(direct(client, 44.2, PEER_ENDPOINT)) == ["data"]
+
+
 @pytest.mark.requirement("LR1")
 def test_a_native_host_is_tested_and_never_asked() -> None:
     client = client_behind(symmetric=False, extensions=WITH_REDUCTION)
@@ -231,3 +246,16 @@ def test_a_caller_that_may_not_know_us_yet_is_asked_for_an_answer() -> None:
     (asking,) = call(client, 1.2, nonce_trailer(NONCE))
     assert (asking.to, words([asking])) == (PEER_ENDPOINT, ["solicitation"])
     assert words(direct(client, 1.3, ELSEWHERE, nonce + ANSWERS)) == ["data"]
+
+
+@pytest.mark.requirement("LR4")
+def test_a_peer_that_has_answered_once_is_known_to_hear_us_as_long_as_it_is_trusted() -> None:
+    """Behind a symmetric NAT others are not, and their data wait for another 2 s."""
+    for answer, expected in ((ANSWERS, ["data"]), (b"", [])):
+        client = client_behind(symmetric=True, extensions=WITH_REDUCTION)
+        wants(client, 1.0)
+        nonce = nonce_trailer(peer_of(client).nonce_sent)
+        direct(client, 1.1, ELSEWHERE, nonce + answer)
+        tick(client, 3.0)
+        assert words(wants(client, 40.0)) == ["solicitation"]
+        assert words(direct(client, 40.1, ELSEWHERE, nonce)) == expected

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.teredo.address import Endpoint
-from lab.teredo.bubbles import MAX_RANDOM_PORTS, RANDOM_PORTS
+from lab.teredo.bubbles import MAX_RANDOM_PORTS, RANDOM_PORTS, REMEMBERED_PORTS
 from lab.teredo.client import Client
 from lab.teredo.extensions import ALL, Extension
 from lab.teredo.machine import Action, Close, Open, Send
@@ -306,6 +306,17 @@ def test_another_mapping_on_the_random_port_closes_it_and_calls_anew() -> None:
     assert not peer.trusted
 
 
+@pytest.mark.requirement("PP16")
+def test_nobody_else_is_believed_on_a_peers_random_port() -> None:
+    client = preserving()
+    peer = on_random_port(client)
+    stranger = teredo(ELSEWHERE, OTHER_SERVER.host)
+    client.datagram(bubble(stranger, own(client)), ELSEWHERE, 2.0, peer.local_port)
+    assert outcome(client).drops == ["not this peer's port"]
+    assert not peer_of(client, stranger).trusted
+    assert peer.local_port in client._ports
+
+
 @pytest.mark.requirement("PP19")
 def test_data_go_from_the_random_port_to_where_the_peer_was_seen() -> None:
     client = preserving()
@@ -381,6 +392,16 @@ def test_a_port_is_closed_when_its_peer_has_to_make_room() -> None:
     assert closed == Close(port)
     assert isinstance(opened, Open)
     assert set(client._ports) == {opened.port}
+
+
+def test_ports_are_remembered_for_long_and_not_for_ever() -> None:
+    client = client_behind(symmetric=True, extensions=WITH_PORTS, max_peers=1)
+    drawn: list[int] = []
+    for number in range(REMEMBERED_PORTS + 1000):
+        client.packet(payload(own(client), teredo(Endpoint("198.51.100.21", 1024 + number))), 1.0)
+        drawn += [action.port for action in client.actions() if isinstance(action, Open)]
+    assert len(client._drawn) == REMEMBERED_PORTS
+    assert len(set(drawn[-REMEMBERED_PORTS:])) == len(set(drawn[:REMEMBERED_PORTS])) == REMEMBERED_PORTS
 
 
 def test_ports_are_closed_when_the_client_stops() -> None:

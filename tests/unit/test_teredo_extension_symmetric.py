@@ -171,6 +171,7 @@ def test_a_peer_that_is_trusted_is_not_called_back() -> None:
     client = client_behind(symmetric=False, extensions=SYMMETRIC)
     direct(client, 1.0, PEER_ENDPOINT)
     assert [send.to for send in call(client, 2.0, nonce_trailer(NONCE))] == [PEER_ENDPOINT]
+    assert peer_of(client).last_sent == 2.0
 
 
 @pytest.mark.requirement("SN11", "X1")
@@ -198,7 +199,9 @@ def test_a_caller_repeats_itself_after_2_seconds_and_the_answer_goes_where_it_wa
 def test_a_caller_whose_mapping_is_not_global_gets_nothing() -> None:
     client = client_behind(symmetric=False)
     caller = teredo(Endpoint("10.1.2.3", 4000), OTHER_SERVER.host)
-    assert call(client, 1.0, nonce_trailer(NONCE), caller) == []
+    client.datagram(origin_indication(PEER_ENDPOINT) + bubble(caller, own(client)), PRIMARY, 1.0)
+    done = outcome(client)
+    assert (done.sent, done.drops) == ([], ["peer's mapping is not global"])
 
 
 @pytest.mark.requirement("B2", "SN11")
