@@ -96,6 +96,15 @@ def test_a_callee_that_calls_back_tells_where_it_is_too() -> None:
 
 
 @pytest.mark.requirement("HP2")
+def test_a_peer_that_is_heard_already_is_told_nothing_when_it_is_called_once_more() -> None:
+    client = client_behind(symmetric=True, upnp=True, extensions=BOTH | {Extension.UPNP})
+    wants(client, 1.0)
+    direct(client, 1.1, ELSEWHERE, nonce_trailer(peer_of(client).nonce_sent))
+    (indirect,) = (send for send in tick(client, 3.0) if send.to == OTHER_SERVER)
+    assert trailers_of(indirect).alternates == ()
+
+
+@pytest.mark.requirement("HP2")
 def test_a_client_that_does_not_know_its_own_end_tells_nothing() -> None:
     client = new_client(extensions=BOTH)
     qualify(client)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lab.teredo.address import Endpoint, packed
+from lab.teredo.address import Endpoint
 from lab.teredo.client import Client
 from lab.teredo.extensions import Extension
 from lab.teredo.machine import Send
-from lab.teredo.packet import bubble, decode
+from lab.teredo.packet import bubble, decode, echo_reply
 from lab.teredo.trailers import Discovery, discovery_trailer, nonce_trailer
 from tests.unit.helpers.extensions import (
     NONCE,
@@ -25,10 +25,12 @@ from tests.unit.helpers.extensions import (
 )
 from tests.unit.helpers.teredo import (
     ELSEWHERE,
+    HOST,
     OTHER_SERVER,
     PEER,
     PEER_ENDPOINT,
     PRIMARY,
+    RELAY_ENDPOINT,
     SECONDARY,
     outcome,
     payload,
@@ -176,9 +178,24 @@ def test_a_peer_in_use_is_not_pushed_out_by_strangers_while_it_is_called_anew() 
 @pytest.mark.requirement("LR1")
 def test_a_native_host_is_tested_and_never_asked() -> None:
     client = client_behind(symmetric=False, extensions=WITH_REDUCTION)
-    host = packed("2001:db8::80")
-    client.packet(payload(own(client), host), 1.0)
-    assert [send.to for send in sent(client.actions())] == [PRIMARY]
+    for now in (1.0, 40.0):
+        client.packet(payload(own(client), HOST), now)
+        (request,) = sent(client.actions())
+        assert request.to == PRIMARY
+        client.datagram(echo_reply(decode(request.data), HOST), RELAY_ENDPOINT, now)
+        (data,) = sent(client.actions())
+        assert data.to == RELAY_ENDPOINT
+
+
+@pytest.mark.requirement("LR1")
+def test_a_peer_that_was_heard_just_now_is_called_and_not_asked() -> None:
+    client = client_behind(
+        symmetric=True, upnp=True, extensions={Extension.UPNP, Extension.SYMMETRIC, Extension.LOAD_REDUCTION}
+    )
+    wants(client, 1.0)
+    direct(client, 1.1, ELSEWHERE, nonce_trailer(peer_of(client).nonce_sent))
+    assert words(tick(client, 3.0)) == ["bubble", "indirect"]
+    assert peer_of(client).trusted
 
 
 @pytest.mark.requirement("LR1", "PP19")

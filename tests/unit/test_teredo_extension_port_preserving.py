@@ -357,6 +357,16 @@ def test_a_peer_on_the_primary_port_is_not_refreshed() -> None:
     assert [send for now in range(2, 125) for send in keep_qualified(client, float(now))] == []
 
 
+@pytest.mark.requirement("PP4")
+def test_a_peer_whose_data_came_in_on_the_primary_port_is_not_refreshed_either() -> None:
+    client = preserving()
+    wants(client, 1.0)
+    client.datagram(payload(PEER, own(client)), PEER_ENDPOINT, 1.1)
+    client.actions()
+    keep_qualified(client, 3.0)
+    assert [send for now in range(4, 125) for send in keep_qualified(client, float(now))] == []
+
+
 @pytest.mark.requirement("PP4", "PP5")
 def test_while_data_are_sent_nothing_is_refreshed() -> None:
     client = preserving()

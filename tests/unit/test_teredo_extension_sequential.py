@@ -212,6 +212,25 @@ def test_one_answer_alone_foretells_nothing_and_only_the_first_of_each_server_co
 
 
 @pytest.mark.requirement("SQ7")
+def test_the_first_answer_of_the_secondary_server_counts_too() -> None:
+    client = counting()
+    first, second = solicitations(wants(client, 1.0))
+    for port in (1202, 1900):
+        assert answer(client, second, port, 1.1) == []
+    (announcing,) = answer(client, first, 1200, 1.2)
+    assert trailers_of(announcing).random_port == 1201
+
+
+@pytest.mark.requirement("SQ7", "SQ13")
+def test_the_primary_server_saw_the_earlier_port_even_if_it_is_the_higher_one() -> None:
+    client = counting()
+    first, second = solicitations(wants(client, 1.0))
+    answer(client, first, 65534, 1.1)
+    (announcing,) = answer(client, second, 1024, 1.2)
+    assert trailers_of(announcing).random_port == 65535
+
+
+@pytest.mark.requirement("SQ7")
 def test_answers_to_the_first_test_are_none_to_the_second() -> None:
     client = counting()
     first, second = solicitations(wants(client, 1.0))
@@ -248,6 +267,13 @@ def test_between_two_ports_of_one_count_is_the_middle_one(lower: int, steps: int
         return 1024 + (lower - 1024 + count) % (65536 - 1024)
 
     assert predicted_port(lower, after(steps)) == after(steps // 2)
+
+
+@pytest.mark.requirement("SQ8")
+@given(st.integers(1, 65535), st.integers(1, 65535))
+def test_a_count_that_goes_up_has_the_average_of_the_text(one: int, other: int) -> None:
+    lower, upper = sorted((one, other))
+    assert predicted_port(lower, upper) == (lower + upper) // 2
 
 
 @pytest.mark.requirement("SQ8", "SQ13")

@@ -208,6 +208,15 @@ def test_unless_all_is_as_it_must_be_packets_go_to_the_mapping_that_was_seen(
     assert peer_of(client).send_to == ELSEWHERE
 
 
+@pytest.mark.requirement("UP11", "HP1")
+def test_a_port_that_was_opened_for_hairpinning_alone_changes_no_routes() -> None:
+    client = client_behind(symmetric=True, upnp=True, extensions={Extension.SYMMETRIC, Extension.HAIRPINNING})
+    wants(client, 1.0)
+    direct(client, 1.1, ELSEWHERE, nonce_trailer(peer_of(client).nonce_sent))
+    (data,) = tick(client, 3.0)
+    assert (data.to, decode(data.data).is_bubble) == (ELSEWHERE, False)
+
+
 @pytest.mark.requirement("UP11")
 def test_a_peer_that_is_not_behind_a_symmetric_nat_gets_its_data_where_it_was_seen() -> None:
     client = upnp_client()
