@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lab.teredo.address import Endpoint
+from lab.teredo.address import Endpoint, Forbidden
 from lab.teredo.client import Client
 from lab.teredo.extensions import ALL, Extension
 from lab.teredo.packet import bubble, origin_indication
@@ -150,6 +150,15 @@ def test_no_bubble_has_more_than_four_addresses_tried() -> None:
     assert [send.to for send in sends if send.to != OTHER_SERVER] == [PEER_ENDPOINT, *four]
     fifth = alternate_address_trailer((*four, NEARBY))
     assert call(client, 2.0, nonce_trailer(NONCE) + fifth) == []
+
+
+@pytest.mark.requirement("A6", "X9")
+def test_the_broadcast_address_of_a_network_of_ours_is_not_tried() -> None:
+    client = at_home()
+    client._forbidden = Forbidden(frozenset({"192.168.1.255"}))
+    everybody = Endpoint("192.168.1.255", 4000)
+    sends = call(client, 1.0, nonce_trailer(NONCE) + alternate_address_trailer((everybody, NEARBY)))
+    assert [send.to for send in sends if send.to != OTHER_SERVER] == [PEER_ENDPOINT, NEARBY]
 
 
 @pytest.mark.requirement("HP4")

@@ -262,6 +262,21 @@ def test_another_mapping_without_a_pause_is_the_peers_new_one() -> None:
     assert (peer_of(client).trusted, peer_of(client).mapping) == (True, ELSEWHERE)
 
 
+@pytest.mark.requirement("SN10")
+@pytest.mark.parametrize(
+    ("local", "extensions"), [(LOCAL, frozenset({Extension.SYMMETRIC})), (OTHER_LOCAL, WITH_PORTS)]
+)
+def test_for_whom_ports_do_not_matter_another_mapping_is_the_peers_new_one_at_any_time(
+    local: Endpoint, extensions: frozenset[Extension]
+) -> None:
+    client = client_behind(symmetric=False, local=local, extensions=extensions)
+    wants(client, 1.0)
+    nonce = nonce_trailer(peer_of(client).nonce_sent)
+    direct(client, 1.1, PEER_ENDPOINT, nonce)
+    direct(client, 40.0, ELSEWHERE, nonce)
+    assert (peer_of(client).trusted, peer_of(client).mapping) == (True, ELSEWHERE)
+
+
 @pytest.mark.requirement("PP14")
 def test_a_peer_that_is_heard_on_the_primary_port_at_last_is_told_so() -> None:
     client = preserving()
@@ -271,6 +286,14 @@ def test_a_peer_that_is_heard_on_the_primary_port_at_last_is_told_so() -> None:
     actions = client.actions()
     assert Close(port) in actions
     assert route(sent(actions))[:1] == [(0, PEER_ENDPOINT)]
+
+
+@pytest.mark.requirement("PP14")
+def test_a_pause_does_not_change_that() -> None:
+    client = preserving()
+    peer = on_random_port(client)
+    direct(client, 40.0, PEER_ENDPOINT, nonce_trailer(peer.nonce_sent))
+    assert (peer.trusted, peer.mapping, peer.direct_on_primary) == (True, PEER_ENDPOINT, True)
 
 
 @pytest.mark.requirement("PP15")

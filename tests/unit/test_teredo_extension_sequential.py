@@ -325,6 +325,14 @@ def test_the_first_bubble_on_the_random_port_is_answered_from_it() -> None:
         assert [(send.port, send.to) for send in sends if decode(send.data).is_bubble] == answers
 
 
+def test_a_callee_answers_it_too() -> None:
+    client = counting()
+    call(client, 1.0, nonce_trailer(NONCE))
+    peer = peer_of(client)
+    (answered,) = direct(client, 1.1, PEER_ENDPOINT, b"", peer.local_port)
+    assert (answered.port, answered.to) == (peer.local_port, PEER_ENDPOINT)
+
+
 @pytest.mark.requirement("SQ10")
 def test_a_bubble_on_the_primary_port_ends_the_test_and_closes_its_port() -> None:
     client = counting()

@@ -135,6 +135,15 @@ def test_not_even_our_nonce_makes_a_mapping_of_what_is_no_unicast_address(host: 
     assert not peer_of(client).trusted
 
 
+@pytest.mark.requirement("A4", "X9")
+def test_a_private_mapping_is_believed_no_more_when_it_is_the_one_in_the_address() -> None:
+    client = client_behind(symmetric=False)
+    private = Endpoint("10.1.2.3", 4000)
+    client.datagram(bubble(teredo(private, OTHER_SERVER.host), own(client)), private, 1.0)
+    assert outcome(client).drops == ["source does not match its mapping"]
+    assert not any(peer.trusted for peer in client._peers)
+
+
 @pytest.mark.requirement("SN8", "SN9")
 def test_a_nonce_makes_a_bubble_good_and_no_other_packet() -> None:
     client = client_behind(symmetric=False, extensions=SYMMETRIC)

@@ -7,9 +7,9 @@ import pytest
 from lab.teredo.address import Endpoint
 from lab.teredo.client import UPNP_TIMEOUT, Client, State
 from lab.teredo.extensions import ALL, Extension, lacking
-from lab.teredo.machine import Action, Configure, MapPort, Send, UnmapPort
+from lab.teredo.machine import Action, Configure, MapPort, UnmapPort
 from lab.teredo.packet import decode
-from lab.teredo.trailers import nonce_trailer
+from lab.teredo.trailers import Trailers, nonce_trailer
 from tests.unit.helpers.extensions import (
     LOCAL,
     NONCE,
@@ -21,6 +21,7 @@ from tests.unit.helpers.extensions import (
     peer_of,
     sent,
     tick,
+    trailers_of,
     wants,
 )
 from tests.unit.helpers.teredo import (
@@ -190,7 +191,7 @@ def test_direct_bubbles_and_data_go_to_the_mapping_in_a_symmetric_peers_address(
     (data,) = wants(client, 1.4)
     assert data.to == PEER_ENDPOINT
     (answer,) = call(client, 1.5, nonce_trailer(NONCE))
-    assert answer.to == PEER_ENDPOINT
+    assert (answer.to, trailers_of(answer)) == (PEER_ENDPOINT, Trailers(NONCE))
     assert peer_of(client).mapping == ELSEWHERE
 
 
@@ -230,10 +231,8 @@ def test_who_hears_a_peer_but_cannot_know_that_it_is_heard_waits_as_long_as_the_
     client = upnp_client()
     nonce = nonce_in(wants(client, 1.0))
     direct(client, 1.1, ELSEWHERE, nonce_trailer(nonce))
-    sends: list[Send] = []
-    for now in (1.2, 3.2, 5.2, 7.2):
-        sends += call(client, now, nonce_trailer(NONCE))
-        sends += tick(client, now + 1.8)
+    sends = tick(client, 3.0) + call(client, 3.5, nonce_trailer(NONCE)) + tick(client, 5.0) + tick(client, 5.5)
+    assert len(sends) == 5
     assert all(decode(send.data).is_bubble for send in sends)
 
 

@@ -163,9 +163,11 @@ def test_a_client_that_was_given_up_cannot_return_its_nonce() -> None:
 @pytest.mark.requirement("T3")
 @pytest.mark.parametrize(("kind", "kept"), [(0x40, False), (0x7F, False), (0x06, True), (0x80, True), (0xC0, True)])
 def test_a_relay_too_discards_packets_for_an_unknown_trailer_that_says_so(kind: int, kept: bool) -> None:
-    relay, nonce = calling()
-    relay.datagram(bubble(PEER, OWN) + bytes((kind, 0)) + nonce_trailer(nonce), ELSEWHERE, 1.1)
-    assert trusted(relay) == kept
+    for source in (ELSEWHERE, PEER_ENDPOINT):
+        relay, nonce = calling()
+        relay.datagram(bubble(PEER, OWN) + bytes((kind, 0)) + nonce_trailer(nonce), source, 1.1)
+        assert trusted(relay) == kept
+        assert (outcome(relay).drops == ["unknown trailer"]) != kept
 
 
 @pytest.mark.requirement("T4")
