@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, permutations
 
-from lab.nat.kinds import KINDS, figure_kind
+from lab.nat.kinds import KINDS, PortChoice, figure_kind
 from lab.nat.matrix import BEYOND, FIGURE_1, OPEN, SUBSETS, Cell, cell
 from lab.plan import Expectation, Verdict
 from lab.teredo.extensions import ALL, Extension
@@ -119,7 +119,9 @@ def _by_figure(topology: Topology, caller: PlacedClient, callee: PlacedClient) -
         missing = sorted(SUBSETS[needed] - both)
         if missing:
             return "unreachable", f"{figure} needs {needed}, and not both have {' and '.join(missing)}"
-        return ("reachable", f"{figure} needs {needed}") if exact or needed is Cell.SNS else None
+        foreseen = needed is Cell.SNS_SS
+        crowded = foreseen and any(_counts_for_others(topology, placed) for placed in (caller, callee))
+        return ("reachable", f"{figure} needs {needed}") if needed is Cell.SNS or (exact and not crowded) else None
     if both != ALL or not exact or kinds in OPEN:
         return None
     if kinds in BEYOND:
@@ -148,6 +150,12 @@ def _extensions(placed: PlacedClient) -> frozenset[Extension]:
     if placed.client.program == "miredo":
         return frozenset()
     return ALL if placed.client.extensions is None else frozenset(placed.client.extensions)
+
+
+def _counts_for_others(topology: Topology, placed: PlacedClient) -> bool:
+    """Whether a sequential NAT has others inside, whose flows may take the port that was foreseen (section 3.4)."""
+    site = topology.sites[placed.site_name]
+    return site.behaviour.ports is PortChoice.SEQUENTIAL and len(site.clients) > 1
 
 
 def _is_exact(topology: Topology, placed: PlacedClient) -> bool:

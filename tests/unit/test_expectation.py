@@ -94,6 +94,20 @@ def without_extensions(lab: Topology) -> Topology:
     return with_extensions(lab, ())
 
 
+def test_a_port_is_foreseen_where_nobody_else_takes_ports() -> None:
+    lab = """
+servers: {s: }
+sites:
+  one: {nat: sequential_port_symmetric, clients: {gary: %s}}
+  two: {nat: port_restricted, clients: {carl: }}
+  three: {nat: cone, clients: {alan: }}
+"""
+    alone, crowded = expected(topology(lab % "")), expected(topology(lab % ", gina: "))
+    assert alone["gary", "carl"][0] == alone["carl", "gary"][0] == "reachable"
+    assert not {("gary", "carl"), ("carl", "gary")} & crowded.keys()
+    assert crowded["gary", "alan"] == alone["gary", "alan"]
+
+
 NESTED = """
 servers: {s: }
 relays: {r: }
