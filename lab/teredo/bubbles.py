@@ -249,7 +249,10 @@ class Bubbles(Tunnel):
 
     def _refresh_peers(self, now: float) -> None:
         """Keep the mappings of random ports alive while there are no data (section 5.4.2.1)."""
-        for peer in self._ports.values():
+        for peer in list(self._ports.values()):
+            if not peer.trusted and now - peer.last_sent >= REFRESH_PEERS and peer.address not in self._timers:
+                self._forget_trust(peer)  # it has called once, and never got through
+                continue
             if ("echo", peer.address) not in self._timers:
                 peer.echo_test = None
             if now - peer.last_data < REFRESH_PEERS:

@@ -166,7 +166,8 @@ class Peering(Bubbles):
             peer.send_from = peer.local_port
         if teredo is None or not self._opened_by_upnp:
             return
-        if peer.symmetric:
+        assert peer.mapping is not None
+        if peer.symmetric and peer.mapping not in self._forbidden:  # one nearby is where it is
             peer.send_to = teredo.mapped
 
     def _may_go(self, peer: Peer, *, waited: bool) -> bool:
@@ -174,9 +175,10 @@ class Peering(Bubbles):
         teredo = parse(peer.address)
         if teredo is None or not self._nonces or peer.vouched:
             return True
-        if self._opened_by_upnp:  # we hear from peers that may never hear from us: those go on calling back
-            return waited and peer.attempts > 1 and not peer.called_back
         assert peer.mapping is not None
+        if self._opened_by_upnp and peer.mapping not in self._forbidden:
+            # We hear from peers that may never hear from us: those go on calling back.
+            return waited and peer.attempts > 1 and not peer.called_back
         if not self.nat.symmetric and peer.mapping.host == teredo.mapped.host:  # it sees us where our address says
             return True
         return waited or bool(peer.nonce_received)  # it has got its nonce back

@@ -549,3 +549,14 @@ def test_endpoints_of_addresses_are_what_they_say() -> None:
     facts: Any = parse(PEER)
     assert facts.mapped == PEER_ENDPOINT
     assert Endpoint(facts.server, PORT) == OTHER_SERVER
+
+
+def test_ports_for_callers_that_never_get_through_are_closed_again() -> None:
+    client = preserving()
+    for number in range(300):
+        caller = teredo(Endpoint("203.0.113.200", 1024 + number), OTHER_SERVER.host)
+        call(client, 1.0, nonce_trailer(NONCE) + random_port_trailer(50000), caller)
+    assert len(client._ports) == MAX_RANDOM_PORTS
+    tick(client, 35.0)
+    tick(client, 70.0)
+    assert len(client._ports) == 0
