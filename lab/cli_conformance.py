@@ -11,10 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lab import state
 from lab.console import FAILED, MACHINE, Json, fail, out, progress_bar
-from lab.launch import launch, settle
-from lab.state import Lab, StateError
+from lab.launch import fresh
+from lab.plan import Plan
+from lab.topology.model import Topology
 
 
 class Program(StrEnum):
@@ -33,18 +33,16 @@ def conformance(
 
     Example: `teredo-lab conformance --program miredo`
     """
+    topology, planned = _lab(program)
     results: list[dict[str, Any]] = []
-    lab = Lab(f"conformance-{program}")
-    try:
-        _up(program, lab)
+    with fresh(topology, planned) as (lab, nodes):
+        for node in nodes:
+            if node["state"] == "left out":
+                fail(MACHINE, f"{node['name']}: {node['reason']}")
         with progress_bar(quiet=as_json) as show:
             for answer in lab.ask("conformance"):
                 results.append(answer["result"])
                 show({"what": "checks", "done": answer["done"], "total": answer["total"]})
-    except StateError as error:
-        fail(FAILED, error)
-    finally:
-        lab.down()
     if as_json:
         print(json.dumps({"program": program, "results": results}, indent=2))
     else:
@@ -53,20 +51,15 @@ def conformance(
         raise typer.Exit(FAILED)
 
 
-def _up(program: Program, lab: Lab) -> None:
+def _lab(program: Program) -> tuple[Topology, Plan]:
+    """The lab whose programs are examined."""
     from lab.conformance.run import TOPOLOGY  # noqa: PLC0415 - slow to import
     from lab.planner import plan  # noqa: PLC0415
     from lab.topology.load import parse  # noqa: PLC0415
 
     name = "teredo-lab" if program is Program.OURS else "miredo"
-    topology = parse(TOPOLOGY.format(program=name).encode(), "conformance", lab.name)
-    with state.starting():
-        lab.down()
-        launch(topology, plan(topology), lab, measure=True, quiet=True)
-    settle(lab, quiet=True)
-    for node in lab.ask_once("status")["nodes"]:
-        if node["state"] == "left out":
-            fail(MACHINE, f"{node['name']}: {node['reason']}")
+    topology = parse(TOPOLOGY.format(program=name).encode(), "conformance", f"conformance-{program}")
+    return topology, plan(topology)
 
 
 def _print(results: list[dict[str, Any]], program: Program) -> None:

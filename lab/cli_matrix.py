@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lab import state
 from lab.console import BAD_INPUT, FAILED, Json, err, fail, out, progress_bar
-from lab.launch import launch, read, settle
-from lab.state import Lab, StateError
+from lab.launch import fresh, read
 
 if TYPE_CHECKING:
     from lab.matrix.experiment import Found, Progress
@@ -72,35 +71,37 @@ def matrix(
     if packets and simulated:
         fail(BAD_INPUT, "--packets are those of the kernel: leave out --simulated")
     found: dict[str, Found] = {}
+    wanted = [name for name in RUNS if not only or name in only]
+    record = {wanted[-1]} if packets or html is not None else set()
     with progress_bar(quiet=as_json) as show:
-        for name in [name for name in RUNS if not only or name in only]:
+        for name in wanted:
 
             def progress(what: str, done: int, total: int, name: str = name) -> None:
                 show({"what": f"{name}: {what}", "done": done, "total": total})
 
-            found[name] = _run(topology, name, file, progress, simulated=simulated)
+            found[name] = _run(topology, name, file, progress, simulated=simulated, record=name in record)
     judged = {
         pair: Judgement(kinds[pair.row], kinds[pair.column], {name: each.tries[pair] for name, each in found.items()})
         for pair in pairs(topology)
     }
-    last = list(found.values())[-1]
-    _write(csv, report.csv_text(judged))
-    _write(html, report.html_text(judged, last.stories))
+    stories = found[wanted[-1]].stories
+    _write(csv, lambda: report.csv_text(judged))
+    _write(html, lambda: report.html_text(judged, stories))
     complete = found.keys() == RUNS.keys()
     if as_json:
         print(json.dumps(_facts(judged, complete=complete), indent=2))
     else:
         _print(judged, list(topology.matrix), complete=complete)
         for name in packets or ():
-            _print_packets(judged[cells[name]], last.stories.get(cells[name], []))
+            _print_packets(judged[cells[name]], stories.get(cells[name], []))
     if complete and not all(each.agrees for each in judged.values()):
         raise typer.Exit(FAILED)
 
 
-def _write(path: Path | None, text: str) -> None:
+def _write(path: Path | None, text: Callable[[], str]) -> None:
     try:
         if path is not None:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text(), encoding="utf-8")
     except OSError as error:
         fail(BAD_INPUT, f"cannot write {path}: {error.strerror}")
 
@@ -119,7 +120,7 @@ def _kinds(topology: Topology, file: Path) -> dict[str, str]:
     return kinds
 
 
-def _run(topology: Topology, name: str, file: Path, progress: Progress, *, simulated: bool) -> Found:
+def _run(topology: Topology, name: str, file: Path, progress: Progress, *, simulated: bool, record: bool) -> Found:
     """All pairs with one set of extensions."""
     from lab.matrix.experiment import measured  # noqa: PLC0415
     from lab.matrix.experiment import simulated as simulate  # noqa: PLC0415
@@ -132,20 +133,11 @@ def _run(topology: Topology, name: str, file: Path, progress: Progress, *, simul
     changed = with_extensions(topology, RUNS[name])
     lab_name = f"{topology.name[:20]}-{name.lower().replace('+', '-')}"
     planned = plan(changed).model_copy(update={"name": lab_name, "topology": str(file.resolve())})
-    lab = Lab(lab_name)
-    try:
-        with state.starting():
-            lab.down()
-            launch(changed, planned, lab, measure=True, quiet=True)
-        settle(lab, quiet=True)
-        broken = [node for node in lab.ask_once("status")["nodes"] if node["state"] in ("failed", "left out")]
+    with fresh(changed, planned) as (lab, nodes):
+        broken = [node for node in nodes if node["state"] in ("failed", "left out")]
         if broken:
             fail(FAILED, "\n".join(f"{node['name']} is {node['state']}: {node['reason']}" for node in broken))
-        return measured(lab, changed, planned, progress)
-    except StateError as error:
-        fail(FAILED, error)
-    finally:
-        lab.down()
+        return measured(lab, changed, planned, progress, record=record)
 
 
 def _facts(judged: dict[Pair, Judgement], *, complete: bool) -> dict[str, Any]:
@@ -196,8 +188,7 @@ def _print_packets(each: Judgement, lines: list[Line]) -> None:
 
 
 def _cell(each: Judgement, *, complete: bool) -> Text:
-    last = list(each.tries.values())[-1]
     label = each.derived if complete and not each.agrees else each.figure
     style = "bold red" if complete and not each.agrees else _COLOURS[label]
-    time = "·" if last.first_packet is None else f"{last.first_packet:.0f}"
+    time = "·" if each.last.first_packet is None else f"{each.last.first_packet:.0f}"
     return Text(f"{label}{'+' if each.beyond else ''}\n{time}", style)

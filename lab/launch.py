@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from lab import state
 from lab.console import BAD_INPUT, FAILED, MACHINE, fail, progress_bar
 from lab.plan import Plan
 from lab.state import Lab, StateError
@@ -65,3 +68,19 @@ def settle(lab: Lab, *, quiet: bool) -> bool:
             else:
                 settled = False
     return settled
+
+
+@contextmanager
+def fresh(topology: Topology, plan: Plan) -> Iterator[tuple[Lab, list[dict[str, Any]]]]:
+    """A lab of its own for a while, and its nodes as its status has them, or leave with what went wrong."""
+    lab = Lab(plan.name)
+    try:
+        with state.starting():
+            lab.down()
+            launch(topology, plan, lab, measure=True, quiet=True)
+        settle(lab, quiet=True)
+        yield lab, lab.ask_once("status")["nodes"]
+    except StateError as error:
+        fail(FAILED, error)
+    finally:
+        lab.down()

@@ -38,9 +38,9 @@ TABLE = ("", "| id | level | requirement | proven by | ours | Miredo |", "|---|-
 def main(outcomes_file: str, *outside_files: str) -> None:
     outcomes: dict[str, dict[str, str]] = json.loads(Path(outcomes_file).read_text())
     omitted: dict[str, str] = json.loads(OMITTED.read_text())
-    outside = [_seen(json.loads(Path(file).read_text())) for file in outside_files]
-    lines = list(_lines(outcomes, omitted, outside))
-    REPORT.write_text(HEAD + _summary(outcomes, omitted, outside_files) + "\n".join(lines) + "\n")
+    reports: list[dict[str, Any]] = [json.loads(Path(file).read_text()) for file in outside_files]
+    lines = list(_lines(outcomes, omitted, [_seen(report) for report in reports]))
+    REPORT.write_text(HEAD + _summary(outcomes, omitted, reports) + "\n".join(lines) + "\n")
 
 
 def _seen(report: dict[str, Any]) -> dict[str, list[tuple[bool, str]]]:
@@ -52,13 +52,12 @@ def _seen(report: dict[str, Any]) -> dict[str, list[tuple[bool, str]]]:
     return seen
 
 
-def _summary(outcomes: dict[str, dict[str, str]], omitted: dict[str, str], outside_files: tuple[str, ...]) -> str:
+def _summary(outcomes: dict[str, dict[str, str]], omitted: dict[str, str], reports: list[dict[str, Any]]) -> str:
     rows = re.findall(r"^\| ([A-Z]+\d+) \|", REQUIREMENTS.read_text(), re.MULTILINE)
     proven = [row for row in rows if outcomes.get(row) and set(outcomes[row].values()) == {"passed"}]
     text = f"{len(proven)} of {len(rows)} requirements are proven by tests that pass, {len(omitted)} are not, each with"
     text += " its reason.\n"
-    for file in outside_files:
-        report = json.loads(Path(file).read_text())
+    for report in reports:
         met = sum(result["met"] for result in report["results"])
         text += f"From outside, {report['program']}: {met} of {len(report['results'])} checks are met.\n"
     return text

@@ -6,27 +6,20 @@ probe packets: inner ICMPv6 echo, UDP, and TCP with SYN.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ctypes
-import socket
-import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
+from lab.check.wire import Wire
 from lab.teredo.address import PORT, Endpoint, host_text, packed
 
-_ETH_P_IP = 0x0800
-_PACKET_HOST = 0
-_SO_ATTACH_FILTER = 26
 _IP, _UDP, _IPV6 = 0, 20, 28  # offsets in an outer packet without IP options
 _INNER_SOURCE, _INNER_DESTINATION = _IPV6 + 8, _IPV6 + 24
 _SNAP = _IPV6 + 40 + 20
 
 PROBES: Final = {"icmp6": 58, "udp": 17, "tcp": 6}
 
-# Classic BPF: (code, jump if true, jump if false, constant); the last two lines accept and reject.
+# The last two lines accept and reject.
 _FILTER = (
     (0x30, 0, 0, _IP + 9),  # outer protocol
     (0x15, 0, 10, 17),
@@ -44,43 +37,18 @@ _FILTER = (
 )
 
 
-class Tap:
+class Tap(Wire):
     """Outer destinations by inner source, destination and protocol, since the tap was opened."""
 
     def __init__(self) -> None:
-        with_filter = b"".join(struct.pack("=HBBI", *line) for line in _FILTER)
-        self._program = ctypes.create_string_buffer(with_filter, len(with_filter))
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_IP)
-        )
-        header = struct.pack("@HP", len(_FILTER), ctypes.addressof(self._program))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        with contextlib.suppress(BlockingIOError):
-            while self._socket.recv(1):  # what came in before the filter stood
-                pass
+        super().__init__(_FILTER, size=_SNAP, buffer=1 << 22)
         self._seen: dict[tuple[bytes, bytes, int], set[Endpoint]] = defaultdict(set)
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Read what passes while the running loop runs; close at the end."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._socket, self.read)
-        try:
-            yield
-        finally:
-            loop.remove_reader(self._socket)
-            self._socket.close()
-
-    def read(self) -> None:
-        """Take in all that waits."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, address = self._socket.recvfrom(_SNAP)
-                if address[2] == _PACKET_HOST and len(data) >= _IPV6 + 40:
-                    flow = data[_INNER_SOURCE : _IPV6 + 24], data[_INNER_DESTINATION : _IPV6 + 40], data[_IPV6 + 6]
-                    to = Endpoint(host_text(data[16:20]), int.from_bytes(data[_UDP + 2 : _UDP + 4], "big"))
-                    self._seen[flow].add(to)
+    def _arrived(self, data: bytes, ancillary: Sequence[bytes]) -> None:
+        if len(data) >= _IPV6 + 40:
+            flow = data[_INNER_SOURCE : _IPV6 + 24], data[_INNER_DESTINATION : _IPV6 + 40], data[_IPV6 + 6]
+            to = Endpoint(host_text(data[16:20]), int.from_bytes(data[_UDP + 2 : _UDP + 4], "big"))
+            self._seen[flow].add(to)
 
     def outer(self, source: str, destination: str, probe: str) -> set[Endpoint]:
         """Where tunnelled packets of a probe between two IPv6 addresses were sent to, servers left out."""

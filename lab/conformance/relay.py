@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 
-from lab.conformance.bench import PATIENCE, Bench, End, Received, direct_bubble, indirect_bubble
+from lab.conformance.bench import PATIENCE, Bench, End, Received, UnmetError, direct_bubble, indirect_bubble
 from lab.conformance.checks import check, must
 from lab.teredo.address import Endpoint, TeredoAddress, is_teredo, text
 from lab.teredo.packet import ECHO_REPLY, ECHO_REQUEST, bubble, echo_reply, echo_request
@@ -21,6 +22,32 @@ def _called(bench: Bench, end: End) -> Received:
     """The relay's bubble, after the native host has sent something."""
     _ping(bench, end.address)
     return end.get("bubble of the relay", indirect_bubble)
+
+
+def _origin(got: Received) -> Endpoint:
+    """Where the relay's bubble was sent from, as the server has said. Raises UnmetError."""
+    if got.packet.origin is None:
+        raise UnmetError("the bubble came without an origin indication")
+    return got.packet.origin
+
+
+def _admitted(bench: Bench, end: End) -> tuple[Endpoint, Received]:
+    """Where the relay is, and the host's packet that it sends once its bubble has been answered."""
+    got = _called(bench, end)
+    relay = _origin(got)
+    end.send(bubble(end.address, got.packet.source), relay)
+    return relay, end.get("packet of the host", _is_request)
+
+
+def _reaches_host(raw: socket.socket, source: bytes, icmp_type: int) -> bool:
+    """Whether an ICMPv6 message of this type and address comes to the native host, as long as its socket waits."""
+    try:
+        while True:
+            data, address = raw.recvfrom(2048)
+            if data[0] == icmp_type and address[0] == text(source):
+                return True
+    except TimeoutError:
+        return False
 
 
 def _is_request(received: Received) -> bool:
@@ -41,45 +68,26 @@ def calls(bench: Bench) -> None:
 def flushes(bench: Bench) -> None:
     """Holds the host's packet until the client has answered, and then sends it."""
     with bench.end() as end:
-        got = _called(bench, end)
-        assert got.packet.origin is not None
-        end.send(bubble(end.address, got.packet.source), got.packet.origin)
-        end.get("packet of the host", _is_request)
+        _admitted(bench, end)
 
 
 @check("relay", "Y14", "Y4")
 def carries(bench: Bench) -> None:
     """Carries the client's answer to the host, and the host's next packet at once."""
     with bench.end() as end:
-        got = _called(bench, end)
-        assert got.packet.origin is not None
-        end.send(bubble(end.address, got.packet.source), got.packet.origin)
-        request = end.get("packet of the host", _is_request)
+        relay, request = _admitted(bench, end)
         with bench.native() as raw:
-            end.send(echo_reply(request.packet, end.address), got.packet.origin)
-            must(_replied(raw, end.address), "the answer does not reach the host")
+            end.send(echo_reply(request.packet, end.address), relay)
+            must(_reaches_host(raw, end.address, ECHO_REPLY), "the answer does not reach the host")
         _ping(bench, end.address)
         end.get("second packet of the host", _is_request)
-
-
-def _replied(raw: object, source: bytes) -> bool:
-    assert hasattr(raw, "recvfrom")
-    try:
-        while True:
-            data, address = raw.recvfrom(2048)
-            if data[0] == ECHO_REPLY and address[0] == text(source):
-                return True
-    except TimeoutError:
-        return False
 
 
 @check("relay", "Y11", "A1")
 def spoofed(bench: Bench) -> None:
     """Takes no answer from another mapping than the client's address carries, of one who has not seen its bubble."""
     with bench.end() as end, bench.end() as thief:
-        got = _called(bench, end)
-        assert got.packet.origin is not None
-        thief.send(bubble(end.address, bench.web), got.packet.origin)
+        thief.send(bubble(end.address, bench.web), _origin(_called(bench, end)))
         thief.silence("the host's packet", _is_request)
         end.silence("the host's packet", _is_request)
 
@@ -88,24 +96,12 @@ def spoofed(bench: Bench) -> None:
 def unknown(bench: Bench) -> None:
     """Carries nothing of a client to whom nobody has sent anything, or at least not from a wrong mapping."""
     with bench.end() as end, bench.end() as other:
-        got = _called(bench, other)
-        assert got.packet.origin is not None
+        relay = _origin(_called(bench, other))
         claimed = TeredoAddress(bench.primary.host, 0, Endpoint("203.0.113.77", 4000)).packed
         with bench.native() as raw:
             raw.settimeout(PATIENCE / 3)
-            end.send(echo_request(claimed, bench.web, b"conformance"), got.packet.origin)
-            must(not _came(raw, claimed), "the packet has reached the host")
-
-
-def _came(raw: object, source: bytes) -> bool:
-    assert hasattr(raw, "recvfrom")
-    try:
-        while True:
-            _, address = raw.recvfrom(2048)
-            if address[0] == text(source):
-                return True
-    except TimeoutError:
-        return False
+            end.send(echo_request(claimed, bench.web, b"conformance"), relay)
+            must(not _reaches_host(raw, claimed, ECHO_REQUEST), "the packet has reached the host")
 
 
 @check("relay", "Y3", "A4")
@@ -130,8 +126,7 @@ def symmetric(bench: Bench) -> None:
     with bench.end() as named, bench.end() as actual:
         got = _called(bench, named)
         must(got.trailers.nonce, "its bubble has no nonce")
-        assert got.packet.origin is not None
-        actual.send(bubble(named.address, got.packet.source) + nonce_trailer(got.trailers.nonce), got.packet.origin)
+        actual.send(bubble(named.address, got.packet.source) + nonce_trailer(got.trailers.nonce), _origin(got))
         actual.get("packet of the host", _is_request)
 
 
@@ -139,9 +134,6 @@ def symmetric(bench: Bench) -> None:
 def direct(bench: Bench) -> None:
     """Sends the host's packets from the one port that its bubbles come from."""
     with bench.end() as end:
-        got = _called(bench, end)
-        assert got.packet.origin is not None
-        end.send(bubble(end.address, got.packet.source), got.packet.origin)
-        request = end.get("packet of the host", _is_request)
-        must(request.source == got.packet.origin, f"they come from {request.source}")
+        relay, request = _admitted(bench, end)
+        must(request.source == relay, f"they come from {request.source}")
         must(not direct_bubble(request), "it is a bubble")

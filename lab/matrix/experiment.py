@@ -28,12 +28,12 @@ class Found:
     stories: dict[Pair, list[Line]] = field(default_factory=dict)
 
 
-def measured(lab: Lab, topology: Topology, plan: Plan, progress: Progress) -> Found:
-    """What a lab that has just come up finds. Raises StateError."""
+def measured(lab: Lab, topology: Topology, plan: Plan, progress: Progress, *, record: bool) -> Found:
+    """What a lab that has just come up finds, with the packets if they are to be recorded. Raises StateError."""
     wanted = {(pair.caller, pair.callee): pair for pair in pairs(topology)}
     found = Found()
     packets: list[Recorded] = []
-    for answer in lab.ask("check", pairs=list(wanted), probes=["icmp6"], cold=True, record=True):
+    for answer in lab.ask("check", pairs=list(wanted), probes=["icmp6"], cold=True, record=record):
         if answer["event"] == "packet":
             at, host, port, to, to_port, data = answer["packet"]
             packets.append(Recorded(at, Endpoint(host, port), Endpoint(to, to_port), bytes.fromhex(data)))

@@ -36,11 +36,14 @@ def csv_text(judged: Mapping[Pair, Judgement]) -> str:
     writer.writerow(_COLUMNS)
     for each in judged.values():
         reached = [name for name, found in each.tries.items() if found.reached]
-        last = list(each.tries.values())[-1]
         writer.writerow(
             (
                 *(each.source, each.destination, each.figure, each.derived, "yes" if each.agrees else "no"),
-                *(each.beyond or "", " ".join(reached), "" if last.first_packet is None else last.first_packet),
+                *(
+                    each.beyond or "",
+                    " ".join(reached),
+                    "" if each.last.first_packet is None else each.last.first_packet,
+                ),
             )
         )
     return stream.getvalue()
@@ -69,8 +72,7 @@ def html_text(judged: Mapping[Pair, Judgement], stories: Mapping[Pair, Sequence[
 
 
 def _cell(pair: Pair, each: Judgement) -> str:
-    last = list(each.tries.values())[-1]
-    time = "no answer" if last.first_packet is None else f"{last.first_packet:.0f} ms"
+    time = "no answer" if each.last.first_packet is None else f"{each.last.first_packet:.0f} ms"
     classes = str(each.figure).replace("+", "-") + ("" if each.agrees else " wrong")
     label = f"{each.figure}{'+' if each.beyond else ''}" if each.agrees else f"{each.derived}, not {each.figure}"
     return f"<td class='{classes}'><a href='#{pair.caller[:-2]}'>{escape(label)}<small>{time}</small></a></td>"

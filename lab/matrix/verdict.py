@@ -41,6 +41,11 @@ class Judgement:
         return cell(self.source, self.destination)
 
     @property
+    def last(self) -> Try:
+        """What was found with the last set: all extensions, unless others were asked for."""
+        return list(self.tries.values())[-1]
+
+    @property
     def derived(self) -> Cell:
         """The label of the first set that connects; `No` if only all extensions together do, or not even they."""
         for name, found in self.tries.items():

@@ -7,6 +7,7 @@ from enum import StrEnum
 from importlib import resources
 from typing import Final
 
+from lab.nat.kinds import KINDS
 from lab.teredo.extensions import Extension
 
 
@@ -27,12 +28,7 @@ def _read() -> dict[str, dict[str, Cell]]:
     return {source: dict(zip(columns, map(Cell, cells), strict=True)) for source, *cells in rows}
 
 
-SYMMETRIC_WITHOUT_UPNP: Final = (
-    "port_preserving_port_symmetric",
-    "sequential_port_symmetric",
-    "port_symmetric",
-    "addr_symmetric",
-)
+SYMMETRIC_WITHOUT_UPNP: Final = tuple(kind for kind, does in KINDS.items() if does.symmetric and not does.upnp)
 
 FIGURE_1: Final = _read()
 """Caller's NAT kind to callee's NAT kind to cell: it is not symmetric."""

@@ -130,16 +130,15 @@ class Bubbles(Tunnel):
         peer.called_back = False
         if self._preserved:
             self._open_port(peer, now)
-        self._knock(peer, now)
+        self._knock(peer)
         self._ask_for_answer(peer, now)
 
     def _try(self, peer: Peer, now: float) -> None:
         if peer.trusted and not peer.usable(now) and is_teredo(peer.address):
             if self._has(Extension.LOAD_REDUCTION):
-                assert peer.send_to is not None
                 self.counters["peers solicited"] += 1
                 peer.solicitations += 1
-                self._direct(peer, peer.send_to, peer.send_from, Discovery.SOLICITATION)
+                self._direct_to_trusted(peer, Discovery.SOLICITATION)
                 if peer.solicitations < SOLICITATIONS:
                     self._timers.set(peer.address, now + SOLICITATION_SPACING)
                     return
@@ -158,7 +157,12 @@ class Bubbles(Tunnel):
             trailers += discovery_trailer(discovery)
         self._send(bubble(self._own, peer.address) + trailers, to, port=port)
 
-    def _knock(self, peer: Peer, now: float) -> None:
+    def _direct_to_trusted(self, peer: Peer, discovery: Discovery | None = None) -> None:
+        """Send a direct bubble the way that data go."""
+        assert peer.send_to is not None
+        self._direct(peer, peer.send_to, peer.send_from, discovery)
+
+    def _knock(self, peer: Peer) -> None:
         """Direct bubbles to where the peer may be: its address says so, and its announced port (section 5.4.4.3)."""
         teredo = parse(peer.address)
         assert teredo is not None
@@ -259,7 +263,7 @@ class Bubbles(Tunnel):
                 peer.refreshes = 0
             elif peer.direct_on_random and peer.send_to is not None and peer.refreshes < REFRESHES:
                 peer.refreshes += 1
-                self._direct(peer, peer.send_to, peer.send_from)
+                self._direct_to_trusted(peer)
         if self._ports:
             self._timers.set("peers", now + REFRESH_PEERS)
 

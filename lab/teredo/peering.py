@@ -28,10 +28,8 @@ class Peering(Bubbles):
             self._drop("malformed alternate addresses", peer=text(packet.source))
             return
         peer = self._peer(packet.source, now)
-        if not peer.answers.take(now):
-            self._drop("too many bubbles", peer=text(packet.source))
+        if not self._may_answer(peer, now):
             return
-        self.counters["bubbles answered"] += 1
         if not self._nonces:  # as RFC 4380 has it
             self._answer(peer, origin, now)
             return
@@ -45,22 +43,29 @@ class Peering(Bubbles):
             self._drop("peer's mapping is not global", peer=text(packet.source))
             return
         if peer.usable(now):
-            assert peer.send_to is not None
             peer.last_sent = now
             ready = self._may_go(peer, waited=False)
             ask = not ready and self._has(Extension.LOAD_REDUCTION)
-            self._direct(peer, peer.send_to, peer.send_from, Discovery.SOLICITATION if ask else None)
+            self._direct_to_trusted(peer, Discovery.SOLICITATION if ask else None)
             if ready:
                 self._release(peer, now)
         else:
             self._answer_stranger(peer, teredo, now)
+
+    def _may_answer(self, peer: Peer, now: float) -> bool:
+        """Whether another of a peer's indirect bubbles may be answered; it is counted."""
+        if peer.answers.take(now):
+            self.counters["bubbles answered"] += 1
+            return True
+        self._drop("too many bubbles", peer=text(peer.address))
+        return False
 
     def _answer_stranger(self, peer: Peer, teredo: TeredoAddress, now: float) -> None:
         if self._preserved:
             self._open_port(peer, now)
         calling = peer.address in self._timers
         peer.last_sent = now
-        self._knock(peer, now)
+        self._knock(peer)
         if peer.local_port and not peer.peer_random_port:  # or our NAT would have no mapping for what we announce
             self._direct(peer, teredo.mapped, peer.local_port)
         for alternate in peer.alternates:
@@ -128,33 +133,29 @@ class Peering(Bubbles):
             self._drop("not this peer's port", peer=text(peer.address))
             return False
         moved = peer.trusted and peer.mapping != source
-        if moved and (not peer.usable(now) if peer.direct_on_primary and not port else port != 0):
+        if moved and (port or (peer.direct_on_primary and not peer.usable(now))):
             self._forget_trust(peer)  # the peer's NAT has given it another port
             self._ask_for_answer(peer, now)
             return False
-        settled = peer.usable(now)
+        believed_elsewhere = not port and peer.local_port != 0  # it may have seen us there last
         if port:
             peer.direct_on_random = True
-            if not settled and (self._sequential or peer.outbound):  # section 6.4, step 7; data would mean nothing yet
+            # Section 6.4, step 7; and without it data would mean nothing yet.
+            if not peer.usable(now) and (self._sequential or peer.outbound):
                 self._direct(peer, source, port)
         else:
             peer.direct_on_primary, peer.direct_on_random = True, False
             self._end_echo_test(peer)
-            seen_elsewhere = peer.local_port != 0
             self._close_port(peer)
-            self._trust(peer, source, now)
-            if seen_elsewhere:  # it may have believed that port last
-                assert peer.send_to is not None
-                self._direct(peer, peer.send_to)
-            return True
         self._trust(peer, source, now)
+        if believed_elsewhere:
+            self._direct_to_trusted(peer)
         return True
 
     def _advertise(self, peer: Peer, now: float) -> None:
         """Answer a solicitation (section 5.7.4.2)."""
-        assert peer.send_to is not None
         if peer.answers.take(now):
-            self._direct(peer, peer.send_to, peer.send_from, Discovery.ADVERTISEMENT)
+            self._direct_to_trusted(peer, Discovery.ADVERTISEMENT)
         else:
             self._drop("too many bubbles", peer=text(peer.address))
 

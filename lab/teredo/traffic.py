@@ -48,10 +48,8 @@ class Traffic(LocalDiscovery):
     def _from_relay(self, packet: Packet, trailers: Trailers, origin: Endpoint, now: float) -> None:
         """An indirect bubble of a relay: our answer, with its nonce, opens our NAT and tells it our mapping."""
         peer = self._peer(packet.source, now)
-        if not peer.answers.take(now):
-            self._drop("too many bubbles", peer=text(packet.source))
+        if not self._may_answer(peer, now):
             return
-        self.counters["bubbles answered"] += 1
         if self._nonces:
             peer.nonce_received = trailers.nonce
         self._answer(peer, origin, now)
@@ -71,9 +69,8 @@ class Traffic(LocalDiscovery):
                 self._trust(peer, source, now)
                 return
             if peer.trusted and (peer.mapping == source or source in peer.proven):
-                if (
-                    peer.mapping != source or peer.address in self._timers
-                ):  # it has taken another port, or answered at last
+                # It has taken another port, or answered at last.
+                if peer.mapping != source or peer.address in self._timers:
                     peer.vouched = True
                     self._trust(peer, source, now)
                 peer.last_received = now

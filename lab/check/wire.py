@@ -1,0 +1,60 @@
+"""What arrives at a node of the lab, by a packet socket on all of its links and a filter in the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+
+_ETH_P_IP = 0x0800
+_PACKET_HOST = 0
+_SO_ATTACH_FILTER = 26
+
+Instruction = tuple[int, int, int, int]
+"""Of classic BPF: code, jump if true, jump if false, constant."""
+
+
+class Wire:
+    """Opened in a node. Subclasses say what becomes of the IPv4 packets that a filter passes on."""
+
+    def __init__(self, instructions: Sequence[Instruction], *, size: int, buffer: int) -> None:
+        """`size`: how much of a packet is read; `buffer`: how much may wait, in bytes."""
+        lines = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+        self._size = size
+        self._program = ctypes.create_string_buffer(lines, len(lines))
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_IP)
+        )
+        header = struct.pack("@HP", len(instructions), ctypes.addressof(self._program))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(1):  # what came in before the filter stood
+                pass
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Read what passes while the running loop runs; close at the end."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._socket, self.read)
+        try:
+            yield
+            self.read()
+        finally:
+            loop.remove_reader(self._socket)
+            self._socket.close()
+
+    def read(self) -> None:
+        """Take in all that waits. What the node itself has sent is not among it."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, ancillary, _, address = self._socket.recvmsg(self._size, 64)
+                if address[2] == _PACKET_HOST:
+                    self._arrived(data, [content for _, _, content in ancillary])
+
+    def _arrived(self, data: bytes, ancillary: Sequence[bytes]) -> None:
+        """An IPv4 packet, and what the socket was asked to tell of it besides."""
+        raise NotImplementedError
