@@ -15,15 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lab import state
+from lab.backends import base
 from lab.cli_conformance import conformance
 from lab.cli_link import link
 from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
 from lab.cli_teredo import app as teredo_app
-from lab.console import BAD_INPUT, FAILED, MACHINE, Json, Name, err, fail, out, progress_bar, the_lab
+from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.launch import launch, read, settle
 from lab.plan import Plan
-from lab.state import Lab, RefusedError, StateError, node_facts
+from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
 
 app = typer.Typer(
     name="teredo-lab",
@@ -64,7 +65,7 @@ def options(
 def up(
     file: TopologyFile = DEFAULT_TOPOLOGY,
     name: Name = None,
-    backend: Annotated[str, typer.Option(help="How nodes come to exist: `netns` (network namespaces).")] = "netns",
+    backend: Backend = base.DEFAULT,
     check: Annotated[bool, typer.Option("--check", help="Check reachability as soon as the lab is up.")] = False,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure whether each NAT is what the topology says.")
@@ -76,16 +77,16 @@ def up(
 
     Example: `teredo-lab up topologies/default.yaml --check`
     """
-    if backend != "netns":
-        fail(BAD_INPUT, f"there is no backend {backend!r}; there is netns")
     topology, plan = read(file, name)
-    lab = Lab(plan.name)
+    lab = base.lab_of(backend, plan.name)
     with state.starting():
         if recreate:
             lab.down()
-        if lab.pid() is None:
+        _only_here(lab)
+        if not lab.runs():
+            lab.down()  # what a crash may have left
             launch(topology, plan, lab, measure=measure, quiet=as_json)
-        elif not lab.plan_file.exists() or Plan.model_validate_json(lab.plan_file.read_bytes()) != plan:
+        elif Plan.model_validate(lab.ask_once("plan")["plan"]) != plan:
             fail(
                 BAD_INPUT,
                 f"lab {lab.name!r} is up with another topology: `teredo-lab down -n {lab.name}`, or --recreate",
@@ -108,6 +109,13 @@ def up(
         raise typer.Exit(FAILED)
 
 
+def _only_here(lab: Lab) -> None:
+    """Two labs of one name, one in each backend, could not be told apart."""
+    other = base.find(lab.name)
+    if type(other) is not type(lab) and other.runs():
+        fail(BAD_INPUT, f"lab {lab.name!r} is up in the other backend: `teredo-lab down -n {lab.name}`, or --name")
+
+
 @app.command()
 def down(
     name: Name = None,
@@ -115,17 +123,22 @@ def down(
 ) -> None:
     """Take a lab down, in whatever state it is. Nothing of it is left."""
     gone = []
-    for lab in state.all_labs() if all_ else [Lab(name) if name else _only_lab()]:
+    for lab in _labs(name, all_=all_):
         if lab.down():
             gone.append(lab.name)
     err.print(f"down: {', '.join(gone)}" if gone else "nothing was up", highlight=False)
 
 
-def _only_lab() -> Lab:
-    known = state.all_labs()
+def _labs(name: str | None, *, all_: bool) -> list[Lab]:
+    """What is to go: everything, all of one name, or the only lab."""
+    known = base.everything()
+    if all_:
+        return known
+    if name is not None:
+        return [lab for lab in known if lab.name == name] or [Lab(name)]
     if len(known) > 1:
         fail(BAD_INPUT, f"several labs are up, say which with --name, or --all: {', '.join(lab.name for lab in known)}")
-    return known[0] if known else Lab("default")
+    return known
 
 
 @app.command()
@@ -141,18 +154,14 @@ def status(
         _print_status(facts, as_json=as_json)
         return
     from lab.cli_teredo import print_state  # noqa: PLC0415
-    from lab.teredo.runner import ask  # noqa: PLC0415
 
     row = node_facts(facts, node)
-    try:
-        row["teredo"] = ask(lab.control(node), "state")
-    except OSError:
-        row["teredo"] = None
+    row["teredo"] = lab.ask_once("program", node=node, request="state")["answer"]
     if as_json:
         print(json.dumps(row, indent=2))
         return
     for key, value in row.items():
-        if key not in ("teredo", "netns_fd") and value not in (None, []):
+        if key not in ("teredo", "netns_fd", "container") and value not in (None, []):
             out.print(f"{key + ':':<16} {', '.join(value) if isinstance(value, list) else value}", highlight=False)
     if row["teredo"] is not None:
         out.print()
@@ -249,14 +258,9 @@ def shell(node: Annotated[str, typer.Argument(help="The node to enter.")], name:
 
 
 def _execute(name: str | None, node: str, command: list[str]) -> NoReturn:
-    from lab.backends import netns  # noqa: PLC0415
-
-    facts = the_lab(name).ask_once("status")
+    lab = the_lab(name)
     sys.stdout.flush()
-    try:
-        raise typer.Exit(netns.execute(facts, node, command))
-    except OSError as error:
-        fail(MACHINE, f"cannot enter {node}: {error}")
+    raise typer.Exit(lab.execute(node, command))
 
 
 @app.command()
@@ -265,12 +269,7 @@ def logs(
     name: Name = None,
 ) -> None:
     """Print the log of a node's programs, or of the lab's supervisor."""
-    lab = the_lab(name)
-    path = lab.supervisor_log if node is None else lab.log(node)
-    try:
-        print(path.read_text(errors="replace"), end="")
-    except OSError as error:
-        fail(BAD_INPUT, f"there is no log {path}: {error.strerror}")
+    print(the_lab(name).log_text(node), end="")
 
 
 @app.command("plan")
@@ -301,9 +300,9 @@ def main() -> None:
     """Entry point: problems of the lab's state become one line and exit code 2; 3 if the lab could not do it."""
     try:
         app()
-    except StateError as error:
+    except (MachineError, StateError) as error:
         err.print(f"teredo-lab: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(MACHINE if isinstance(error, RefusedError) else BAD_INPUT)
+        sys.exit(BAD_INPUT if isinstance(error, StateError) and not isinstance(error, RefusedError) else MACHINE)
     except BrokenPipeError:
         sys.exit(FAILED)
 

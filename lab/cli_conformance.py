@@ -11,7 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lab.console import FAILED, MACHINE, Json, fail, out, progress_bar
+from lab.backends import base
+from lab.console import FAILED, MACHINE, Backend, Json, fail, out, progress_bar
 from lab.launch import fresh
 from lab.plan import Plan
 from lab.topology.model import Topology
@@ -24,6 +25,7 @@ class Program(StrEnum):
 
 def conformance(
     program: Annotated[Program, typer.Option(help="The implementation that is examined.")] = Program.OURS,
+    backend: Backend = base.DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Examine a Teredo implementation from outside: its server, its client and its relay, requirement by requirement.
@@ -35,7 +37,7 @@ def conformance(
     """
     topology, planned = _lab(program)
     results: list[dict[str, Any]] = []
-    with fresh(topology, planned) as (lab, nodes):
+    with fresh(topology, planned, backend) as (lab, nodes):
         for node in nodes:
             if node["state"] == "left out":
                 fail(MACHINE, f"{node['name']}: {node['reason']}")

@@ -13,7 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from lab.console import BAD_INPUT, FAILED, Json, err, fail, out, progress_bar
+from lab.backends import base
+from lab.console import BAD_INPUT, FAILED, Backend, Json, err, fail, out, progress_bar
 from lab.launch import fresh, read
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def matrix(
     html: Annotated[
         Path | None, typer.Option(help="Also write a page with every packet to this file.", show_default=False)
     ] = None,
+    backend: Backend = base.DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Find out by experiment which NATs Teredo connects, and by which extension, and compare with RFC 6081 Figure 1.
@@ -58,6 +60,7 @@ def matrix(
     Example: `teredo-lab matrix --html matrix.html`
     """
     from lab.matrix import report  # noqa: PLC0415 - slow to import
+    from lab.matrix.experiment import simulated as simulate  # noqa: PLC0415
     from lab.matrix.verdict import RUNS, Judgement  # noqa: PLC0415
     from lab.topology.pairs import pairs  # noqa: PLC0415
 
@@ -79,7 +82,10 @@ def matrix(
             def progress(what: str, done: int, total: int, name: str = name) -> None:
                 show({"what": f"{name}: {what}", "done": done, "total": total})
 
-            found[name] = _run(topology, name, file, progress, simulated=simulated, record=name in record)
+            if simulated:
+                found[name] = simulate(topology, RUNS[name], progress)
+            else:
+                found[name] = _run(topology, name, file, backend, progress, record=name in record)
     judged = {
         pair: Judgement(kinds[pair.row], kinds[pair.column], {name: each.tries[pair] for name, each in found.items()})
         for pair in pairs(topology)
@@ -120,20 +126,17 @@ def _kinds(topology: Topology, file: Path) -> dict[str, str]:
     return kinds
 
 
-def _run(topology: Topology, name: str, file: Path, progress: Progress, *, simulated: bool, record: bool) -> Found:
-    """All pairs with one set of extensions."""
+def _run(topology: Topology, name: str, file: Path, backend: str, progress: Progress, *, record: bool) -> Found:
+    """All pairs with one set of extensions, in a lab."""
     from lab.matrix.experiment import measured  # noqa: PLC0415
-    from lab.matrix.experiment import simulated as simulate  # noqa: PLC0415
     from lab.matrix.verdict import RUNS  # noqa: PLC0415
     from lab.planner import plan  # noqa: PLC0415
     from lab.topology.pairs import with_extensions  # noqa: PLC0415
 
-    if simulated:
-        return simulate(topology, RUNS[name], progress)
     changed = with_extensions(topology, RUNS[name])
     lab_name = f"{topology.name[:20]}-{name.lower().replace('+', '-')}"
     planned = plan(changed).model_copy(update={"name": lab_name, "topology": str(file.resolve())})
-    with fresh(changed, planned) as (lab, nodes):
+    with fresh(changed, planned, backend) as (lab, nodes):
         broken = [node for node in nodes if node["state"] in ("failed", "left out")]
         if broken:
             fail(FAILED, "\n".join(f"{node['name']} is {node['state']}: {node['reason']}" for node in broken))

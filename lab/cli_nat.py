@@ -104,15 +104,20 @@ def set_(
         options[option if is_option else "kind"] = value if is_option else word
     try:
         nat = Nat.model_validate(options)
-        topology = with_nat(Topology.model_validate_json(lab.topology_file.read_bytes()), site, nat)
+        topology = with_nat(Topology.model_validate(lab.ask_once("plan")["topology"]), site, nat)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         fail(BAD_INPUT, "\n".join(explain({**item, "loc": ("sites", site, "nat", *item["loc"])}) for item in errors))
     except ChangeError as error:
         fail(BAD_INPUT, error)
     new = plan(topology)
-    lab.ask_once("replan", plan=new.model_dump(mode="json"))
-    lab.topology_file.write_text(topology.model_dump_json(by_alias=True))
+    fresh = lab.refit(new.model_copy(update={"name": lab.name}))
+    lab.ask_once(
+        "replan",
+        fresh=fresh,
+        plan=new.model_dump(mode="json"),
+        topology=topology.model_dump(mode="json", by_alias=True),
+    )
     _after(lab, node, as_json=as_json)
 
 

@@ -11,12 +11,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lab import state
+from lab.backends import base
 from lab.state import Lab
 
 OK, FAILED, BAD_INPUT, MACHINE = 0, 1, 2, 3
 
+
+def _known_backend(backend: str) -> str:
+    if backend not in base.BACKENDS:
+        fail(BAD_INPUT, f"there is no backend {backend!r}; there are {' and '.join(base.BACKENDS)}")
+    return backend
+
+
 Name = Annotated[
     str | None, typer.Option("--name", "-n", help="The lab's name, where several run.", show_default=False)
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="How nodes come to exist: `netns` (network namespaces) or `docker` (containers).",
+        envvar="TEREDO_LAB_BACKEND",
+        callback=_known_backend,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 err = Console(stderr=True)
@@ -32,8 +48,8 @@ def fail(code: int, message: object) -> NoReturn:
 def the_lab(name: str | None) -> Lab:
     """The lab of that name, or the only one that runs."""
     if name is not None:
-        return Lab(name)
-    running = state.labs()
+        return base.find(name)
+    running = state.labs() or base.running()
     if len(running) == 1:
         return running[0]
     if not running:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab import state
+from lab.backends import base
 from lab.console import BAD_INPUT, FAILED, MACHINE, fail, progress_bar
 from lab.plan import Plan
-from lab.state import Lab, StateError
+from lab.state import Lab, MachineError, StateError
 from lab.topology.changes import pinned
 from lab.topology.load import TopologyError, load
 from lab.topology.model import Topology
@@ -32,14 +33,11 @@ def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
 
 def launch(topology: Topology, plan: Plan, lab: Lab, *, measure: bool, quiet: bool) -> None:
     """Start a lab and wait until its programs have been started, or leave with what went wrong."""
-    from lab.backends import netns  # noqa: PLC0415 - slow to import, and only used here
-
+    described = pinned(topology).model_dump(mode="json", by_alias=True)
     try:
-        netns.preflight(plan)
-        lab.prepare()
-    except (netns.MachineError, StateError) as error:
+        reports = base.launch(plan, described, lab, measure=measure)
+    except (MachineError, StateError) as error:
         fail(MACHINE, error)
-    reports = netns.launch(plan, lab, measure=measure)
     try:
         first = next(reports)  # forked: from here on there may be threads
         with progress_bar(quiet=quiet) as show:
@@ -49,8 +47,8 @@ def launch(topology: Topology, plan: Plan, lab: Lab, *, measure: bool, quiet: bo
                 report = next(reports)
         if report["event"] == "failed":
             fail(FAILED, f"{report['why']}\nlog: {report['log']}")
-        lab.plan_file.write_text(plan.model_dump_json())
-        lab.topology_file.write_text(pinned(topology).model_dump_json(by_alias=True))
+    except MachineError as error:
+        fail(MACHINE, error)
     except StateError as error:
         fail(FAILED, error)
     except KeyboardInterrupt:
@@ -71,9 +69,9 @@ def settle(lab: Lab, *, quiet: bool) -> bool:
 
 
 @contextmanager
-def fresh(topology: Topology, plan: Plan) -> Iterator[tuple[Lab, list[dict[str, Any]]]]:
+def fresh(topology: Topology, plan: Plan, backend: str) -> Iterator[tuple[Lab, list[dict[str, Any]]]]:
     """A lab of its own for a while, and its nodes as its status has them, or leave with what went wrong."""
-    lab = Lab(plan.name)
+    lab = base.lab_of(backend, plan.name)
     try:
         with state.starting():
             lab.down()

@@ -10,10 +10,9 @@ import ipaddress
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pyroute2 import IPRoute
 from pyroute2.conntrack import Conntrack
@@ -21,13 +20,17 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.plan import Firewall, Interface, NodePlan, Route
 
-Enter = Callable[[str], AbstractContextManager[None]]
-"""How to be in a node for a while, by its name: sockets opened meanwhile stay there."""
-
 _OPTIONAL = "net.bridge."
-"""These are there only where the bridge netfilter module is, and without it nothing has to be switched off."""
+"""These are there only where the bridge netfilter module is, and without it nothing has to be switched off. A container
+cannot switch it off; it costs time, and no rule of ours is for packets that a bridge passes on."""
 
 _SCOPE_LINK = 253
+
+NO_LINK_LOCAL: Final[dict[str, Any]] = {
+    "IFLA_AF_SPEC": {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+}
+"""What keeps an interface that is not up yet from having IPv6 addresses of its own; no sysctl, since containers may
+not write these."""
 
 
 class NodeError(Exception):
@@ -39,9 +42,10 @@ def apply_sysctls(node: str, sysctls: Mapping[str, str]) -> None:
     for key, value in sysctls.items():
         path = Path("/proc/sys") / key.replace(".", "/")
         try:
-            path.write_text(value)
+            if path.read_text().strip() != value:  # in a container, they are set already, and cannot be written
+                path.write_text(value)
         except OSError as error:
-            if key.startswith(_OPTIONAL) and not path.exists():
+            if key.startswith(_OPTIONAL):
                 continue
             raise NodeError(f"{node}: cannot set {key} to {value}: {error.strerror}") from error
 
@@ -65,7 +69,7 @@ def configure(node: NodePlan) -> None:
 def _interface(ip: IPRoute, interface: Interface) -> int:
     index = socket.if_nametoindex(interface.name)
     if not interface.ipv6:
-        Path(f"/proc/sys/net/ipv6/conf/{interface.name}/disable_ipv6").write_text("1")
+        ip.link("set", index=index, **NO_LINK_LOCAL)
     for address in interface.addresses:
         _address(ip, "add", index, address)
     ip.link("set", index=index, mtu=interface.mtu, state="up")

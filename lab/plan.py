@@ -7,7 +7,7 @@ compared and sent to a container.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,9 @@ from lab.nat.setup import NatSetup
 
 Role = Literal["internet", "server", "relay", "host", "nat", "client"]
 Verdict = Literal["reachable", "unreachable"]
+
+TRUNK: Final = "eth0"
+"""Where nodes are containers: the interface that carries all their links. No link of a plan has this name."""
 
 
 class _Frozen(BaseModel):

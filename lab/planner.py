@@ -14,7 +14,7 @@ from typing import Any, Final
 from lab.check.expectation import expectations
 from lab.nat import engines
 from lab.nat.setup import NatSetup
-from lab.plan import Interface, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
+from lab.plan import TRUNK, Interface, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
 from lab.teredo.extensions import ALL
 from lab.topology.addressing import CORE, VANTAGE, Addresses, allocate, gateway, guest, inside_hosts, vantage
 from lab.topology.model import (
@@ -33,6 +33,8 @@ from lab.topology.model import (
 from lab.topology.rules import INTERNET
 
 TUN: Final = "teredo"
+WAN: Final = "wan"
+LAN: Final = "lan"
 TEREDO: Final = "2001::/32"
 WEB_PORT: Final = 80
 
@@ -59,7 +61,7 @@ _NEVER_PUBLIC: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64
 
 _MAX_INTERFACE_NAME: Final = 15
 _TAKEN_NAMES: Final = frozenset(
-    ("lo", "all", "default", "sit0", "tunl0", "gre0", "gretap0", "erspan0", "ip6tnl0", "ip6gre0")
+    ("lo", "all", "default", TRUNK, "sit0", "tunl0", "gre0", "gretap0", "erspan0", "ip6tnl0", "ip6gre0")
 )
 """Interfaces that a fresh namespace may have already, and what /proc/sys/net/*/conf has besides interfaces."""
 
@@ -95,9 +97,9 @@ def plan(topology: Topology) -> Plan:
             name=_lan(name),
             kind="lan",
             members=(
-                (nat_node(name), "lan"),
-                *((client, "eth0") for client in site.clients),
-                *((nat_node(nested_site), "wan") for nested_site in topology.nested(name)),
+                (nat_node(name), LAN),
+                *((client, LAN) for client in site.clients),
+                *((nat_node(nested_site), WAN) for nested_site in topology.nested(name)),
             ),
             qualities={
                 node: qualities[node]
@@ -184,7 +186,7 @@ def _lan(site: str) -> str:
 
 
 def _server(name: str, server: Server, addresses: Addresses) -> NodePlan:
-    link, routes = _link(name, "eth0", addresses)
+    link, routes = _link(name, WAN, addresses)
     primary, secondary = map(str, addresses.public[name])
     options: dict[str, Any] = {"primary": primary, "secondary": secondary, "tun": TUN}
     if server.program == "teredo-lab":
@@ -202,7 +204,7 @@ def _server(name: str, server: Server, addresses: Addresses) -> NodePlan:
 
 
 def _relay(name: str, relay: Relay, addresses: Addresses) -> NodePlan:
-    link, routes = _link(name, "eth0", addresses)
+    link, routes = _link(name, WAN, addresses)
     if relay.program == "miredo":
         options: dict[str, Any] = {"bind": str(addresses.public[name][0]), "port": relay.port, "tun": TUN}
     else:
@@ -219,7 +221,7 @@ def _relay(name: str, relay: Relay, addresses: Addresses) -> NodePlan:
 
 
 def _host(name: str, host: Host, addresses: Addresses) -> NodePlan:
-    link, routes = _link(name, "eth0", addresses)
+    link, routes = _link(name, WAN, addresses)
     local = host.relay == LOCAL
     relay = _relaying(name, RELAY_PORT, addresses, host_specific=True) if local else {}
     web = Program(kind="web", options={"address": str(addresses.native[name].node), "port": WEB_PORT})
@@ -249,12 +251,12 @@ def _nat(topology: Topology, site_name: str, addresses: Addresses) -> NodePlan:
     site, name, lan = topology.sites[site_name], nat_node(site_name), addresses.lans[site_name]
     external, behaviour = addresses.nats[site_name], site.behaviour
     if site.behind is None:
-        (wan, routes), upstream = _link(name, "wan", addresses), INTERNET
+        (wan, routes), upstream = _link(name, WAN, addresses), INTERNET
     else:
         outer = addresses.lans[site.behind]
         own = tuple(f"{address}/{outer.prefixlen}" for address in external)
-        wan, upstream = Interface(name="wan", network=_lan(site.behind), addresses=own), nat_node(site.behind)
-        routes = (Route(destination="0.0.0.0/0", via=str(gateway(outer)), interface="wan"),)
+        wan, upstream = Interface(name=WAN, network=_lan(site.behind), addresses=own), nat_node(site.behind)
+        routes = (Route(destination="0.0.0.0/0", via=str(gateway(outer)), interface=WAN),)
     around = lan if site.behind is None else addresses.lans[site.behind]
     first, second = map(str, vantage(topology, site_name, around))
 
@@ -266,7 +268,7 @@ def _nat(topology: Topology, site_name: str, addresses: Addresses) -> NodePlan:
     upnp = {"external": str(external[0]), "inside": str(gateway(lan))}
     engine = engines.choose(behaviour, inside_hosts(topology, site_name), site.nat.engine)
     own_lan = (gateway(lan), lan[-2]) if topology.nested(site_name) else (gateway(lan),)
-    inside = Interface(name="lan", network=_lan(site_name), addresses=tuple(f"{ip}/{lan.prefixlen}" for ip in own_lan))
+    inside = Interface(name=LAN, network=_lan(site_name), addresses=tuple(f"{ip}/{lan.prefixlen}" for ip in own_lan))
     return NodePlan(
         name=name,
         role="nat",
@@ -306,9 +308,9 @@ def _client(topology: Topology, placed: PlacedClient, addresses: Addresses) -> N
         role="client",
         site=site_name,
         program=client.program,
-        interfaces=(Interface(name="eth0", network=_lan(site_name), addresses=(f"{own}/{lan.prefixlen}",)),),
+        interfaces=(Interface(name=LAN, network=_lan(site_name), addresses=(f"{own}/{lan.prefixlen}",)),),
         sysctls=_COMMON,
-        routes=(Route(destination="0.0.0.0/0", via=str(gateway(lan)), interface="eth0"),),
+        routes=(Route(destination="0.0.0.0/0", via=str(gateway(lan)), interface=LAN),),
         programs=(_teredo(client.program, "client", options),),
     )
 

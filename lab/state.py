@@ -14,12 +14,15 @@ import re
 import select
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lab import unix
+
+if TYPE_CHECKING:
+    from lab.plan import Plan
 
 ENVIRONMENT: Final = "TEREDO_LAB_RUN"
 _STOP_TIMEOUT = 5.0
@@ -32,6 +35,10 @@ class StateError(Exception):
 
 class RefusedError(StateError):
     """A lab could not do what was asked: the kernel refused it, or a program of the lab's failed."""
+
+
+class MachineError(Exception):
+    """The machine lacks something; the message says what, what for, and how to get it."""
 
 
 def root() -> Path:
@@ -68,15 +75,6 @@ class Lab:
         return self.directory / "socket"
 
     @property
-    def plan_file(self) -> Path:
-        return self.directory / "plan.json"
-
-    @property
-    def topology_file(self) -> Path:
-        """The topology as it runs, as JSON, with every address written down."""
-        return self.directory / "topology.json"
-
-    @property
     def hosts_file(self) -> Path:
         return self.directory / "hosts"
 
@@ -93,6 +91,14 @@ class Lab:
 
     def node_directory(self, node: str) -> Path:
         return self.directory / "nodes" / node
+
+    def agent(self, node: str) -> Path:
+        """Where a container answers its lab's controller."""
+        return self.node_directory(node) / "agent.sock"
+
+    def obstacle(self, node: str) -> Path:
+        """Where a container that cannot be its node says why."""
+        return self.node_directory(node) / "failed"
 
     def control(self, node: str) -> Path:
         """Where a node's Teredo program of ours answers."""
@@ -117,6 +123,31 @@ class Lab:
                 return None
         except (OSError, ValueError):
             return None
+
+    def runs(self) -> bool:
+        """Whether the lab is there and can be asked."""
+        return self.pid() is not None
+
+    def log_text(self, node: str | None) -> str:
+        """What a node's programs have logged, or the lab's supervisor. Raises StateError."""
+        path = self.supervisor_log if node is None else self.log(node)
+        try:
+            return path.read_text(errors="replace")
+        except OSError as error:
+            raise StateError(f"there is no log {path}: {error.strerror}") from error
+
+    def execute(self, node: str, command: Sequence[str]) -> int:
+        """Run a command in a node, on this terminal; returns its exit code. Raises StateError, MachineError."""
+        from lab.backends import netns  # noqa: PLC0415 - slow to import, and few commands need it
+
+        try:
+            return netns.execute(self.ask_once("status"), node, command)
+        except OSError as error:
+            raise MachineError(f"cannot enter {node}: {error}") from error
+
+    def refit(self, plan: Plan) -> list[str]:
+        """Make those nodes anew that cannot become another plan's while they run; returns their names."""
+        return []
 
     def down(self) -> bool:
         """Stop the lab, in whatever state it is, and remove its files. Returns whether there was anything to do."""
@@ -182,12 +213,12 @@ def starting() -> Iterator[None]:
 
 
 def labs() -> list[Lab]:
-    """The labs that run now, by name."""
+    """The labs of namespaces that run now, by name."""
     return [lab for lab in all_labs() if lab.pid() is not None]
 
 
 def all_labs() -> list[Lab]:
-    """The labs that run or have left files."""
+    """The labs of namespaces that run or have left files."""
     with contextlib.suppress(OSError):
         return [Lab(path.name) for path in sorted(root().iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
     return []

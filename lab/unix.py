@@ -19,13 +19,13 @@ def _short(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def listen(path: Path) -> socket.socket:
-    """A listening socket that only its owner may connect to, in place of any that was there. Raises OSError."""
+def listen(path: Path, mode: int = 0o600) -> socket.socket:
+    """A listening socket, by default for its owner alone, in place of any that was there. Raises OSError."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _short(path) as name:
         listener.bind(name)
-        path.chmod(0o600)
+        path.chmod(mode)
     listener.listen()
     return listener
 

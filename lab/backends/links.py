@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Mapping
 
-from lab.backends.linux import NetworkNamespaces
-from lab.link import loss_rules, queue, uplinks
-from lab.node import NodeError, run_tool
+from lab.link import uplinks
+from lab.node import NodeError
+from lab.places import Places
 from lab.plan import LinkQuality, Plan
 
 
@@ -18,30 +17,20 @@ def qualities(plan: Plan) -> dict[str, LinkQuality]:
     return {node: planned.get(node, LinkQuality()) for node in uplinks(plan.networks)}
 
 
-def shape(plan: Plan, changed: Mapping[str, LinkQuality], namespaces: NetworkNamespaces) -> None:
+def shape(plan: Plan, changed: Mapping[str, LinkQuality], places: Places) -> None:
     """Make these nodes' links so, at both ends. Raises NodeError."""
     ends = uplinks(plan.networks)
     for name, quality in changed.items():
         for node, interface in ends[name]:
-            with namespaces.inside(node):
-                run_tool(node, ("nft", "-f", "-"), loss_rules(interface, quality))
-                wanted = queue(interface, quality)
-                if wanted:
-                    run_tool(node, ("tc", *wanted))
-                else:  # there may be none, and without tc there is none
-                    clear = ("tc", "qdisc", "del", "dev", interface, "root")
-                    with contextlib.suppress(FileNotFoundError):
-                        subprocess.run(clear, capture_output=True, check=False)
+            places.do(node, "shape", name=node, interface=interface, quality=quality)
 
 
-def change(
-    plan: Plan, links: dict[str, LinkQuality], node: str, quality: LinkQuality, namespaces: NetworkNamespaces
-) -> None:
+def change(plan: Plan, links: dict[str, LinkQuality], node: str, quality: LinkQuality, places: Places) -> None:
     """Make one node's link so, and note it in `links`. Raises NodeError; then the link is as it was, at both ends."""
     try:
-        shape(plan, {node: quality}, namespaces)
+        shape(plan, {node: quality}, places)
     except NodeError:
         with contextlib.suppress(NodeError):  # what cannot be undone could not be done either
-            shape(plan, {node: links[node]}, namespaces)
+            shape(plan, {node: links[node]}, places)
         raise
     links[node] = quality

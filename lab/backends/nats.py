@@ -6,8 +6,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import re
-import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -15,8 +13,8 @@ from lab.backends import linux, survey
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
 from lab.nat import engines
-from lab.node import NodeError, apply_firewall, reconfigure, remove_firewall
-from lab.plan import NodePlan, Plan
+from lab.node import NodeError
+from lab.plan import Plan
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -31,7 +29,7 @@ async def measure(plan: Plan, nodes: Nodes, request: dict[str, Any], send: Send)
     def main(results: int) -> None:
         linux.set_process_name("nat-probe")
         with os.fdopen(results, "w", buffering=1) as stream:
-            survey.run(plan, names, nodes.namespaces, request, lambda answer: print(json.dumps(answer), file=stream))
+            survey.run(plan, names, nodes.places, request, lambda answer: print(json.dumps(answer), file=stream))
 
     missing = set(names)
     async with nodes.one_survey:  # they would meet in LANs that have guests only
@@ -55,29 +53,28 @@ def trust(plan: Plan, nodes: Nodes) -> None:
             nodes.found(node.name, None)
 
 
-async def change(old: Plan, new: Plan, nodes: Nodes) -> None:
+async def change(old: Plan, new: Plan, nodes: Nodes, fresh: Sequence[str] = ()) -> None:
     """Make the running lab another plan's, which may differ in NATs, and in the routes and addresses of the core.
 
-    NATs that differ lose all they remember. Raises NodeError; if the plans differ in more, nothing has changed.
+    NATs that differ lose all they remember. Nodes that are `fresh` have been made of the new plan already. Raises
+    NodeError; if the plans differ in more, nothing has changed.
     """
     before = {node.name: node for node in old.nodes}
     changed = [node for node in new.nodes if node != before.get(node.name)]
     if len(before) != len(new.nodes) or any(node.role not in ("nat", "internet") for node in changed):
         raise NodeError("only NATs can change while the lab runs: take it down, and up again")
-    await asyncio.to_thread(_apply, [(before[node.name], node) for node in changed], nodes)
+
+    def apply() -> (
+        None
+    ):  # in a thread: pyroute2 has an event loop of its own, and a thread may be elsewhere than the rest
+        for node in changed:
+            if node.name in fresh:
+                continue
+            nodes.places.do(node.name, "change", old=before[node.name], new=node)
+
+    await asyncio.to_thread(apply)
     for node in changed:
         nodes.replace(node)
-
-
-def _apply(changes: Sequence[tuple[NodePlan, NodePlan]], nodes: Nodes) -> None:
-    """In a thread: pyroute2 has an event loop of its own, and a thread may be in another namespace than the rest."""
-    for old, new in changes:
-        with nodes.namespaces.inside(new.name):
-            if old.firewall is not None:
-                remove_firewall(old.name, old.firewall)
-            reconfigure(old, new)
-            if new.firewall is not None:
-                apply_firewall(new.name, new.firewall)
 
 
 async def reset(plan: Plan, name: str, nodes: Nodes) -> Plan:
@@ -95,18 +92,3 @@ async def reset(plan: Plan, name: str, nodes: Nodes) -> Plan:
     new = plan.model_copy(update={"nodes": tuple(fresh if each is node else each for each in plan.nodes)})
     await change(plan, new, nodes)
     return new
-
-
-def rules(plan: Plan, name: str, nodes: Nodes) -> dict[str, str]:
-    """The rules that the kernel has for a NAT now, as each tool prints them."""
-    firewall = plan.node(name).firewall
-    assert firewall is not None
-    tables = re.findall(r"^table (\w+ \w+) {$", firewall.nftables, re.MULTILINE)
-    commands = [["ipset", "list", "-terse"]] if firewall.ipset else []
-    commands += [["iptables-save"]] if firewall.iptables else []
-    commands += [["nft", "list", "table", *table.split()] for table in tables]
-    with nodes.namespaces.inside(name):
-        return {
-            " ".join(command): subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            for command in commands
-        }

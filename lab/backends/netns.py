@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lab.backends import linux, supervisor
+from lab.backends import isolation, linux
 from lab.link import NETEM
 from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
-from lab.state import Lab, StateError, node_facts
+from lab.state import Lab, MachineError, StateError, node_facts
 
 _TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
 
@@ -28,10 +28,6 @@ NO_NETEM = (
     "this kernel has no sch_netem: load it (modprobe sch_netem; on Ubuntu it is in the package"
     " linux-modules-extra-$(uname -r)), or leave out delay, jitter and reorder"
 )
-
-
-class MachineError(Exception):
-    """The machine lacks something; the message says what, what for, and how to get it."""
 
 
 def preflight(plan: Plan) -> None:
@@ -103,18 +99,18 @@ def _user_namespaces() -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def launch(plan: Plan, lab: Lab, *, measure: bool = True) -> Iterator[dict[str, Any]]:
+def launch(plan: Plan, topology: dict[str, Any], lab: Lab, *, measure: bool = True) -> Iterator[dict[str, Any]]:
     """Start a lab's supervisor and yield its reports; the last is `up`, or `failed` with `why` and `log`.
 
-    `measure`: whether the NATs are measured. The lab's directory must have been prepared. Raises StateError when the
-    supervisor dies without a word.
+    `measure`: whether the NATs are measured; `topology`: what later changes start from. The lab's directory must have
+    been prepared. Raises StateError when the supervisor dies without a word.
     """
     reading, writing = os.pipe()
     user = None if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _become_supervisor(plan, lab, writing, user, measure=measure)
+        _become_supervisor(plan, topology, lab, writing, user, measure=measure)
     os.close(writing)
     with os.fdopen(reading) as reports:
         os.waitpid(pid, 0)  # it has forked the supervisor, and ended
@@ -126,7 +122,15 @@ def launch(plan: Plan, lab: Lab, *, measure: bool = True) -> Iterator[dict[str, 
     raise StateError(f"the supervisor of lab {lab.name!r} has died; its log is {lab.supervisor_log}")
 
 
-def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int] | None, *, measure: bool) -> NoReturn:
+def _become_supervisor(
+    plan: Plan,
+    topology: dict[str, Any],
+    lab: Lab,
+    reports: int,
+    user: tuple[int, int] | None,
+    *,
+    measure: bool,
+) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log = os.open(lab.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open("/dev/null", os.O_RDONLY)
@@ -141,7 +145,7 @@ def _become_supervisor(plan: Plan, lab: Lab, reports: int, user: tuple[int, int]
         with contextlib.suppress(BrokenPipeError):  # whoever started us has gone; the lab goes on
             os.write(reports, json.dumps(report).encode() + b"\n")
 
-    supervisor.run(plan, lab, tell, user=user, measure=measure)
+    isolation.run(plan, topology, lab, tell, user=user, measure=measure)
 
 
 def execute(status: dict[str, Any], node: str, command: Sequence[str]) -> int:

@@ -13,6 +13,9 @@ from collections.abc import AsyncIterator, Callable
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
+_children: set[int] = set()
+"""Forked here and not yet known to have ended. Only these are waited for: others wait for their own."""
+
 
 def fork(main: Callable[[int], None]) -> tuple[int, int]:
     """Run `main` in a child with the writing end of a pipe; returns the child's process id and the reading end.
@@ -36,9 +39,22 @@ def fork(main: Callable[[int], None]) -> tuple[int, int]:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    _children.add(pid)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.close(writing)
     return pid, reading
+
+
+def ended() -> list[tuple[int, int]]:
+    """The forked children that have ended since the last call, each with its wait status."""
+    found = [(pid, status) for pid, status in (os.waitpid(child, os.WNOHANG) for child in _children) if pid]
+    _children.difference_update(pid for pid, _ in found)
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether a forked child is not known to have ended."""
+    return pid in _children
 
 
 def _leave_loop() -> None:
@@ -48,6 +64,7 @@ def _leave_loop() -> None:
     both share.
     """
     gc.freeze()
+    _children.clear()
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)

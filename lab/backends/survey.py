@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from typing import Any, Final
 
-from pyroute2 import IPRoute
-
-from lab.backends.linux import NetworkNamespaces
 from lab.nat.bench import Bench, SilenceError
 from lab.nat.lifetime import lifetimes
 from lab.nat.observation import Observation, disagreements
 from lab.nat.probe import observe
+from lab.places import Places
 from lab.plan import NodePlan, Plan
 
 AT_ONCE: Final = 32
-_GUEST_ADDRESS: Final = "02:00:00:00:00:02"
-"""Of every guest: the NAT may still know the one before it, which had the same IPv4 address."""
 
 Tell = Callable[[dict[str, Any]], None]
 
 
-def run(plan: Plan, names: Sequence[str], namespaces: NetworkNamespaces, request: dict[str, Any], tell: Tell) -> None:
+def run(plan: Plan, names: Sequence[str], places: Places, request: dict[str, Any], tell: Tell) -> None:
     """Measure these NATs in a process of our own; each is told as an event `nat`, with its row of ``nat --json``.
 
     `request` may have `thorough`, and `lifetime`: the longest that is looked for, in seconds.
     """
     nodes = [plan.node(name) for name in names]
-    benches = [_bench(plan, node, namespaces) for node in nodes]  # before the loop: pyroute2 has one of its own
+    benches = [_bench(plan, node, places) for node in nodes]  # before the loop: pyroute2 has one of its own
     asyncio.run(_survey(nodes, benches, request, tell))
 
 
-def _bench(plan: Plan, node: NodePlan, namespaces: NetworkNamespaces) -> Bench:
+def _bench(plan: Plan, node: NodePlan, places: Places) -> Bench:
     assert node.nat is not None
     gateway = next(str(ip_interface(address).ip) for link in node.interfaces[1:] for address in link.addresses)
     inside = [
@@ -44,26 +39,8 @@ def _bench(plan: Plan, node: NodePlan, namespaces: NetworkNamespaces) -> Bench:
         if client.role == "client" and client.site == node.site
     ]
     if node.nat.guest is not None:
-        inside = [_make_guest(node.name, node.nat.guest, gateway, namespaces)]
-    return Bench(namespaces.inside, inside, node.nat.upstream, node.nat.vantage, gateway)
-
-
-def _make_guest(nat: str, address: str, gateway: str, namespaces: NetworkNamespaces) -> tuple[str, str]:
-    """A host in a LAN that has none, which goes when this process does."""
-    name = f"guest{os.getpid()}"  # the one before may not be gone yet
-    place = f"{name} of {nat}"
-    namespaces.create(place)
-    with namespaces.inside(nat), IPRoute() as ip:
-        bridge = ip.link_lookup(ifname="lan")[0]
-        peer = {"ifname": "eth0", "net_ns_fd": namespaces.fds[place], "address": _GUEST_ADDRESS}
-        ip.link("add", ifname=name, kind="veth", peer=peer, master=bridge, state="up")
-    own = ip_interface(address)
-    with namespaces.inside(place), IPRoute() as ip:
-        index = ip.link_lookup(ifname="eth0")[0]
-        ip.addr("add", index=index, address=str(own.ip), prefixlen=own.network.prefixlen)
-        ip.link("set", index=index, state="up")
-        ip.route("add", dst="0.0.0.0/0", gateway=gateway)
-    return place, str(own.ip)
+        inside = [(places.guest(node), str(ip_interface(node.nat.guest).ip))]
+    return Bench(places, inside, node.nat.upstream, node.nat.vantage, gateway)
 
 
 async def _survey(nodes: Sequence[NodePlan], benches: Sequence[Bench], request: dict[str, Any], tell: Tell) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lab.check.wire import Wire
+from lab.places import Places
 from lab.teredo.address import PORT, Endpoint, host_text, packed
 
 _IP, _UDP, _IPV6 = 0, 20, 28  # offsets in an outer packet without IP options
@@ -40,8 +41,8 @@ _FILTER = (
 class Tap(Wire):
     """Outer destinations by inner source, destination and protocol, since the tap was opened."""
 
-    def __init__(self) -> None:
-        super().__init__(_FILTER, size=_SNAP, buffer=1 << 22)
+    def __init__(self, places: Places, node: str) -> None:
+        super().__init__(places, node, _FILTER, size=_SNAP, buffer=1 << 22)
         self._seen: dict[tuple[bytes, bytes, int], set[Endpoint]] = defaultdict(set)
 
     def _arrived(self, data: bytes, ancillary: Sequence[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Single probes between two nodes: ICMPv6 echo, UDP echo, and TCP with 1 MiB verified by SHA-256.
 
-All of them run in one process: a socket belongs to the network namespace in which it was opened, so the prober opens
-each in its node and then drives them all from one loop.
+All of them run in one process: a socket belongs to the network in which it was opened, so the prober has each opened in
+its node and then drives them all from one loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
-from lab.node import Enter
+from lab.places import Places
 
 PORT: Final = 4380
 """UDP and TCP port of the responders."""
@@ -58,8 +58,8 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-def _socket(kind: int, protocol: int = 0) -> socket.socket:
-    opened = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK, protocol)
+def _socket(places: Places, node: str, kind: int, protocol: int = 0) -> socket.socket:
+    opened = places.open(node, socket.AF_INET6, kind, protocol)
     opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
     return opened
 
@@ -93,14 +93,13 @@ async def _echoes(probe: socket.socket, request: Callable[[int], bytes], matches
     return Outcome(True, _ms(first), _ms(statistics.median(samples)))
 
 
-async def icmp6(enter: Enter, source: str, destination: str) -> Outcome:
+async def icmp6(places: Places, source: str, destination: str) -> Outcome:
     """ICMPv6 echo from a node to an address."""
     token = os.urandom(16)
     try:
-        with enter(source):
-            probe = _socket(socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-            probe.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _only(_ECHO_REPLY))
-            probe.connect((destination, 0))
+        probe = _socket(places, source, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        probe.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, _only(_ECHO_REPLY))
+        probe.connect((destination, 0))
     except OSError as error:
         return _failure(error)
     with probe:
@@ -118,26 +117,25 @@ def _only(kind: int) -> bytes:
     return struct.pack("=8I", *(blocked >> 32 * word & 0xFFFFFFFF for word in range(8)))
 
 
-async def udp(enter: Enter, source: str, destination: str) -> Outcome:
+async def udp(places: Places, source: str, destination: str) -> Outcome:
     """UDP echo: 512 random bytes must come back as they were."""
     payload = os.urandom(512)
     try:
-        with enter(source):
-            probe = _socket(socket.SOCK_DGRAM)
-            probe.connect((destination, PORT))
+        probe = _socket(places, source, socket.SOCK_DGRAM)
+        probe.connect((destination, PORT))
     except OSError as error:
         return _failure(error)
     with probe:
         return await _echoes(probe, lambda _: payload, lambda answer: answer == payload)
 
 
-async def tcp(enter: Enter, source: str, destination: str) -> Outcome:
+async def tcp(places: Places, source: str, destination: str) -> Outcome:
     """Send 1 MiB over TCP; the other side must answer with its SHA-256."""
     payload = random.Random(destination).randbytes(TCP_BYTES)  # noqa: S311
     try:
         async with (
             asyncio.timeout(TIMEOUT),
-            _connection(enter, source, destination, PORT) as (reader, writer, connected),
+            _connection(places, source, destination, PORT) as (reader, writer, connected),
         ):
             writer.write(payload)
             writer.write_eof()
@@ -150,12 +148,15 @@ async def tcp(enter: Enter, source: str, destination: str) -> Outcome:
     return Outcome(True, connected, connected, "1 MiB, SHA-256 verified")
 
 
-async def http(enter: Enter, source: str, destination: str) -> Outcome:
+async def http(places: Places, source: str, destination: str) -> Outcome:
     """Fetch the page of a web host and verify it against the SHA-256 that the host announces and that we know."""
     from lab.programs.web import page  # noqa: PLC0415 - only nodes with a web host need it
 
     try:
-        async with asyncio.timeout(TIMEOUT), _connection(enter, source, destination, 80) as (reader, writer, connected):
+        async with (
+            asyncio.timeout(TIMEOUT),
+            _connection(places, source, destination, 80) as (reader, writer, connected),
+        ):
             writer.write(f"GET / HTTP/1.1\r\nHost: [{destination}]\r\nConnection: close\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.read()
@@ -168,10 +169,9 @@ async def http(enter: Enter, source: str, destination: str) -> Outcome:
 
 
 @contextlib.asynccontextmanager
-async def _connection(enter: Enter, source: str, destination: str, port: int) -> AsyncIterator[_Connection]:
+async def _connection(places: Places, source: str, destination: str, port: int) -> AsyncIterator[_Connection]:
     """A TCP connection from a node: (reader, writer, milliseconds until it stood)."""
-    with enter(source):
-        probe = _socket(socket.SOCK_STREAM)
+    probe = _socket(places, source, socket.SOCK_STREAM)
     began = time.monotonic()
     try:
         await asyncio.get_running_loop().sock_connect(probe, (destination, port))
@@ -202,14 +202,13 @@ async def _tcp_digest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 @contextlib.asynccontextmanager
-async def responders(enter: Enter, nodes: list[str]) -> AsyncIterator[None]:
+async def responders(places: Places, nodes: list[str]) -> AsyncIterator[None]:
     """Have these nodes answer UDP and TCP probes for a while."""
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
         for node in nodes:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                with enter(node):
-                    listener = socket.socket(socket.AF_INET6, kind | socket.SOCK_NONBLOCK)
+                listener = places.open(node, socket.AF_INET6, kind)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(("::", PORT))
                 if kind == socket.SOCK_DGRAM:

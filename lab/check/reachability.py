@@ -15,12 +15,12 @@ from typing import Any, Final
 from lab.check import probes
 from lab.check.paths import Tap
 from lab.check.recorder import Recorder
-from lab.nat.flows import forget_remotes
-from lab.node import Enter
+from lab.places import Places
 from lab.plan import Expectation, Plan
 from lab.state import Lab
 from lab.teredo.address import Endpoint, is_teredo, packed, parse
 from lab.teredo.runner import ask
+from lab.topology.rules import INTERNET
 
 PROBES: Final = ("icmp6", "udp", "tcp")
 _PAIRS_AT_ONCE = 8
@@ -32,10 +32,10 @@ Tell = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class View:
-    """A running lab as a check sees it: the plan, how to be in a node for a while, and the answer of `status`."""
+    """A running lab as a check sees it: the plan, its nodes, and the answer of `status`."""
 
     plan: Plan
-    enter: Enter
+    places: Places
     status: dict[str, Any]
     lab: Lab
 
@@ -45,7 +45,7 @@ class _Check:
         self._view = view
         self._tell = tell
         self._nodes = {node["name"]: node for node in view.status["nodes"]}
-        self._enter = view.enter
+        self._places = view.places
         self._relays = self._relay_hosts()
         self._miredo_sites = self._sites_of_miredo()
         self._kept = {
@@ -96,13 +96,11 @@ class _Check:
                 with contextlib.suppress(OSError):  # it is not running, and remembers nothing
                     ask(control, " ".join(["forget-peers", *kept_clients]))
             if node.nat is not None and node.firewall is not None and node.site not in self._miredo_sites:
-                with self._enter(node.name):
-                    forget_remotes(node.nat.setup.behaviour, node.firewall, self._kept)
+                self._places.do(node.name, "forget", node=node, kept=sorted(self._kept))
 
     async def phase(self, expectations: list[Expectation], total: int, probes_: Sequence[str]) -> None:
         """Probe pairs side by side; no two of them share both ends."""
-        with self._enter("internet"):
-            tap = Tap()
+        tap = Tap(self._places, INTERNET)
         busy = _WAITING_AT_ONCE if set(probes_) == {"icmp6"} else _PAIRS_AT_ONCE
         at_once = {"reachable": asyncio.Semaphore(busy), "unreachable": asyncio.Semaphore(_WAITING_AT_ONCE)}
         ends = {name for pair in expectations for name in (pair.source, pair.destination)}
@@ -115,7 +113,7 @@ class _Check:
             self._tell({"event": "pair", "done": self.done, "total": total, "results": results})
 
         with tap.listening():
-            async with probes.responders(self._enter, alive):
+            async with probes.responders(self._places, alive):
                 await asyncio.gather(*(one(pair) for pair in expectations))
 
     async def _probe(self, pair: Expectation, probe: str) -> probes.Outcome:
@@ -125,7 +123,7 @@ class _Check:
         if probe == "tcp" and self._nodes[pair.destination]["role"] == "host":
             probe = "http"
         function = {"icmp6": probes.icmp6, "udp": probes.udp, "tcp": probes.tcp, "http": probes.http}[probe]
-        outcome = await function(self._enter, pair.source, address)
+        outcome = await function(self._places, pair.source, address)
         if not outcome.reachable and self._address(pair.source) is None:
             return probes.Outcome(False, reason=f"{outcome.reason}: {self._without_address(pair.source)}")
         return outcome
@@ -243,8 +241,7 @@ async def _recorded(
     if not request.get("record"):
         await check.phase(phase, total, probes_)
         return
-    with view.enter("internet"):
-        recorder = Recorder()
+    recorder = Recorder(view.places, INTERNET)
     with recorder.listening():
         await check.phase(phase, total, probes_)
     for packet in recorder.packets:

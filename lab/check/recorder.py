@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from lab.check.wire import Wire
+from lab.places import Places
 from lab.teredo.address import Endpoint, host_text
 
 _SO_TIMESTAMPNS = 35
@@ -36,8 +37,8 @@ class Recorded(NamedTuple):
 class Recorder(Wire):
     """Opened in the node that is the Internet; `packets` holds what has passed."""
 
-    def __init__(self) -> None:
-        super().__init__(_FILTER, size=_SIZE, buffer=1 << 24)
+    def __init__(self, places: Places, node: str) -> None:
+        super().__init__(places, node, _FILTER, size=_SIZE, buffer=1 << 24)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.packets: list[Recorded] = []
 

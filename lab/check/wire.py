@@ -9,6 +9,9 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
+from lab.places import Places
+from lab.plan import TRUNK
+
 _ETH_P_IP = 0x0800
 _PACKET_HOST = 0
 _SO_ATTACH_FILTER = 26
@@ -18,16 +21,16 @@ Instruction = tuple[int, int, int, int]
 
 
 class Wire:
-    """Opened in a node. Subclasses say what becomes of the IPv4 packets that a filter passes on."""
+    """Subclasses say what becomes of the IPv4 packets that a filter passes on."""
 
-    def __init__(self, instructions: Sequence[Instruction], *, size: int, buffer: int) -> None:
+    def __init__(
+        self, places: Places, node: str, instructions: Sequence[Instruction], *, size: int, buffer: int
+    ) -> None:
         """`size`: how much of a packet is read; `buffer`: how much may wait, in bytes."""
         lines = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
         self._size = size
         self._program = ctypes.create_string_buffer(lines, len(lines))
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_IP)
-        )
+        self._socket = places.open(node, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP))
         header = struct.pack("@HP", len(instructions), ctypes.addressof(self._program))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
@@ -52,7 +55,7 @@ class Wire:
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, ancillary, _, address = self._socket.recvmsg(self._size, 64)
-                if address[2] == _PACKET_HOST:
+                if address[2] == _PACKET_HOST and address[0] != TRUNK:
                     self._arrived(data, [content for _, _, content in ancillary])
 
     def _arrived(self, data: bytes, ancillary: Sequence[bytes]) -> None:

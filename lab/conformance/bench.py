@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from lab.node import Enter
+from lab.places import Places
 from lab.teredo.address import PORT, Endpoint, TeredoAddress, packed, random_flags
 from lab.teredo.packet import MalformedError, Packet, decode
 from lab.teredo.trailers import Trailers, parse_trailers
 from lab.topology.addressing import VANTAGE
+from lab.topology.rules import INTERNET
 
 PATIENCE: Final = 1.5
 """Seconds to wait for an answer that is due at once."""
@@ -96,9 +97,9 @@ def indirect_bubble(received: Received) -> bool:
 class Bench:
     """The lab around the program: one server, one relay, a native host, and a client behind a cone NAT."""
 
-    def __init__(self, status: dict[str, Any], enter: Enter) -> None:
+    def __init__(self, status: dict[str, Any], places: Places) -> None:
         nodes = {node["name"]: node for node in status["nodes"]}
-        self._enter = enter
+        self._places = places
         self.primary, self.secondary = (Endpoint(host, PORT) for host in nodes["server"]["ipv4"][:2])
         self.relay_host: str = nodes["relay"]["ipv4"][0]
         self.web = packed(nodes["web"]["ipv6"][0])
@@ -110,17 +111,13 @@ class Bench:
     @contextmanager
     def end(self, port: int = 0, server: str | None = None) -> Iterator[End]:
         """An end at the lab's core; its address names the lab's server, or another."""
-        with self._enter("internet"):
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with udp:
+        with self._places.open(INTERNET, socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.bind((str(VANTAGE[1]), port))
             yield End(udp, server or self.primary.host, self.rng)
 
     @contextmanager
     def native(self) -> Iterator[socket.socket]:
         """A raw socket of the native host that sends whole IPv6 packets, and reads ICMPv6."""
-        with self._enter("web"):
-            raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-        with raw:
+        with self._places.open("web", socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
             raw.settimeout(PATIENCE)
             yield raw

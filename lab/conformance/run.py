@@ -8,7 +8,7 @@ from typing import Any, Final
 from lab.conformance import client, relay, server  # noqa: F401 - they add their checks to the list
 from lab.conformance.bench import Bench
 from lab.conformance.checks import CHECKS
-from lab.node import Enter
+from lab.places import Places
 
 PARTS: Final = ("server", "client", "relay")
 
@@ -21,9 +21,9 @@ checks: {{pairs: ring}}
 """
 
 
-def run(status: dict[str, Any], enter: Enter, tell: Callable[[dict[str, Any]], None]) -> None:
+def run(status: dict[str, Any], places: Places, tell: Callable[[dict[str, Any]], None]) -> None:
     """Run them one after the other; tell each result."""
-    bench = Bench(status, enter)
+    bench = Bench(status, places)
     for done, check in enumerate(sorted(CHECKS, key=lambda check: PARTS.index(check.part)), 1):
         why = check.run(bench)
         result = {

@@ -16,7 +16,7 @@ from typing import Final
 
 from aioice import stun
 
-from lab.node import Enter
+from lab.places import Places
 from lab.teredo.address import Endpoint
 
 _LOCAL_PORTS: Final = range(20000, 32000)
@@ -82,14 +82,14 @@ class Bench:
     """Where a NAT is measured: nodes with their addresses inside of it, and two addresses of one node outside."""
 
     def __init__(
-        self, enter: Enter, inside: Sequence[tuple[str, str]], outside: str, vantage: tuple[str, str], gateway: str
+        self, places: Places, inside: Sequence[tuple[str, str]], outside: str, vantage: tuple[str, str], gateway: str
     ) -> None:
         self.inside = inside
         self.vantage = vantage
         self.gateway = gateway
         self.lossy = False
         self.slowest = 0.0
-        self._enter = enter
+        self._places = places
         self._outside = outside
         self._sockets: list[StunSocket] = []
 
@@ -105,8 +105,7 @@ class Bench:
             self._sockets.clear()
 
     def _open(self, node: str, address: str, port: int) -> StunSocket:
-        with self._enter(node):
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        udp = self._places.open(node, socket.AF_INET, socket.SOCK_DGRAM)
         try:
             udp.bind((address, port))
         except OSError:

@@ -10,16 +10,16 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pyroute2 import AsyncIPRoute
+
+from lab.node import NO_LINK_LOCAL
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
-_NO_LINK_LOCAL = "1"
 
 TEREDO_ROUTE: Final = "2001::/32"
 DEFAULT_ROUTE: Final = "::/0"
@@ -62,14 +62,13 @@ class Tun:
                 errno.EPERM: "this needs CAP_NET_ADMIN: run it as root",
             }.get(error.errno or 0, os.strerror(error.errno or 0))
             raise TunError(f"cannot make the interface {interface.name}: {remedy}") from error
-        # A Teredo interface has no link-local neighbours; without this the kernel would solicit routers on it.
-        with contextlib.suppress(OSError):
-            Path(f"/proc/sys/net/ipv6/conf/{interface.name}/addr_gen_mode").write_text(_NO_LINK_LOCAL)
 
     async def configure(self, address: bytes | None, mtu: int) -> None:
         """Bring the interface up with this address (16 bytes) in place of the last one, or with none."""
         async with AsyncIPRoute() as ip:
             (index,) = await ip.link_lookup(ifname=self.interface.name)
+            # It has no link-local neighbours; with an address for these, the kernel would solicit routers on it.
+            await ip.link("set", index=index, **NO_LINK_LOCAL)
             await ip.link("set", index=index, mtu=mtu, state="up")
             if self._address is not None:
                 await ip.addr("del", index=index, address=_text(self._address), prefixlen=128)

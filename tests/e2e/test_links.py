@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from lab.backends import netns
-from lab.backends.netns import MachineError, has_netem
+from lab.backends.netns import has_netem
 from lab.plan import LinkQuality
 from lab.planner import plan
-from lab.state import Lab, StateError, all_labs
+from lab.state import Lab, MachineError, StateError, all_labs
 from lab.topology.load import parse
 from tests.e2e.conftest import Start
 from tests.e2e.labs import SMALL, RunningLab, cli, running, until

@@ -57,7 +57,7 @@ def server_addresses(lab: RunningLab) -> list[str]:
 def test_1_a_client_wraps_an_ipv6_packet_in_udp_over_ipv4_and_sends_it_to_a_teredo_server(start: Start) -> None:
     lab = start(topology())
     primary = server_addresses(lab)[0]
-    with lab.capture("alice", "eth0") as capture:
+    with lab.capture("alice", "lan") as capture:
         assert lab.reaches("alice", "web")
     rows = capture.fields(
         f"ip.dst == {primary} && udp.dstport == {PORT} && icmpv6.type == 128", "ip.src", "ipv6.src", "ipv6.dst"
@@ -80,7 +80,7 @@ RFC1918 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 
 def test_3_the_server_unwraps_it_and_forwards_it_to_its_destination(start: Start) -> None:
     lab = start(topology())
-    with lab.capture("server", "eth0", "udp or ip6") as capture:
+    with lab.capture("server", "wan", "udp or ip6") as capture:
         assert lab.reaches("alice", "web")
     wrapped = capture.fields("udp && icmpv6.type == 128", "icmpv6.checksum")
     bare = capture.fields("!udp && icmpv6.type == 128", "icmpv6.checksum", "ipv6.src", "ipv6.dst")
@@ -101,7 +101,7 @@ sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sender.sendto(inner, (server, 3544))
 """
     before = lab.teredo("server")["counters"].get("dropped: neither bubble nor ICMPv6", 0)
-    with lab.capture("server", "eth0", "ip6") as capture:
+    with lab.capture("server", "wan", "ip6") as capture:
         lab.python("alice", program, lab.address("alice"), lab.address("web"), server_addresses(lab)[0])
         assert lab.reaches("carol", "web")  # what is sent later has come through, so this would have too
     assert lab.teredo("server")["counters"]["dropped: neither bubble nor ICMPv6"] == before + 1
@@ -119,7 +119,7 @@ def test_4_keep_alives_hold_the_mapping_past_three_nat_timeouts(start: Start, re
 def test_5_each_refresh_verifies_that_the_mapped_port_is_still_the_one_in_the_address(start: Start) -> None:
     lab = start(topology(refresh=1))
     solicitations = lab.teredo("alice")["counters"]["solicitations"]
-    with lab.capture("alice", "eth0") as capture:
+    with lab.capture("alice", "lan") as capture:
         until(lambda: lab.teredo("alice")["counters"]["solicitations"] >= solicitations + 3)
     rows = capture.fields("icmpv6.type == 134", "teredo.orig.addr", "teredo.orig.port")
     own = mapped(lab.address("alice"))
@@ -130,7 +130,7 @@ def test_5_each_refresh_verifies_that_the_mapped_port_is_still_the_one_in_the_ad
 def test_6_the_interval_is_randomised(start: Start) -> None:
     lab = start(topology(refresh=2))
     solicitations = lab.teredo("alice")["counters"]["solicitations"]
-    with lab.capture("alice", "eth0") as capture:
+    with lab.capture("alice", "lan") as capture:
         until(lambda: lab.teredo("alice")["counters"]["solicitations"] >= solicitations + 4)
     times = [float(at) for (at,) in capture.fields("icmpv6.type == 133", "frame.time_epoch")]
     intervals = [later - earlier for earlier, later in pairwise(times)]

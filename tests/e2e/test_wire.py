@@ -18,8 +18,9 @@ CHECKSUMS = ("-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-
 
 def test_tshark_finds_nothing_wrong_with_any_packet_of_ours(start: Start) -> None:
     lab = start(SMALL)
-    for node in ("alice", "carol", "server", "relay", "web"):  # or captures show checksums that a NIC would fill in
-        lab.exec(node, "ethtool", "-K", "eth0", "tx", "off")
+    links = {"alice": "lan", "carol": "lan", "server": "wan", "relay": "wan", "web": "wan"}
+    for node, link in links.items():  # or captures show checksums that a NIC would fill in
+        lab.exec(node, "ethtool", "-K", link, "tx", "off")
     with lab.capture("internet", "any", "udp or ip6") as capture:
         answer = lab.check()
         lab.teredo("alice", "refresh")
@@ -77,13 +78,12 @@ def test_any_other_default_route_is_preferred_to_teredo(start: Start) -> None:
 def test_a_client_rests_while_its_node_has_native_ipv6(start: Start) -> None:
     """RFC 4380 section 5.5: another default route appears, and goes again."""
     lab = start(SMALL)
-    lab.exec("alice", "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6")
-    lab.exec("alice", "ip", "-6", "address", "add", "2001:db8:9::2/64", "dev", "eth0", "nodad")
-    lab.exec("alice", "ip", "-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "eth0")
+    lab.exec("alice", "ip", "-6", "address", "add", "2001:db8:9::2/64", "dev", "lan", "nodad")
+    lab.exec("alice", "ip", "-6", "route", "add", "default", "via", "2001:db8:9::1", "dev", "lan")
     lab.wait_for(lambda nodes: nodes["alice"]["state"] == "dormant")
     assert lab.node("alice")["teredo_address"] is None
     assert lab.node("alice")["reason"] == "the node has IPv6 connectivity of its own"
     assert "2001:0:" not in lab.exec("alice", "ip", "-6", "address").stdout
-    lab.exec("alice", "ip", "-6", "route", "del", "default", "via", "2001:db8:9::1", "dev", "eth0")
+    lab.exec("alice", "ip", "-6", "route", "del", "default", "via", "2001:db8:9::1", "dev", "lan")
     lab.wait_for(lambda nodes: nodes["alice"]["state"] == "qualified")
     assert lab.reaches("alice", "web")

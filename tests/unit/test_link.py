@@ -62,11 +62,11 @@ def test_what_does_not_go_together() -> None:
 def test_every_node_has_one_link_upstream() -> None:
     networks = (
         Network(name="a", kind="p2p", members=(("internet", "home-nat"), ("home-nat", "wan"))),
-        Network(name="b", kind="lan", members=(("home-nat", "lan"), ("alice", "eth0"), ("inner-nat", "wan"))),
+        Network(name="b", kind="lan", members=(("home-nat", "lan"), ("alice", "lan"), ("inner-nat", "wan"))),
     )
     assert uplinks(networks) == {
         "home-nat": (("home-nat", "wan"), ("internet", "home-nat")),
-        "alice": (("alice", "eth0"), ("home-nat", "lan0")),
+        "alice": (("alice", "lan"), ("home-nat", "lan0")),
         "inner-nat": (("inner-nat", "wan"), ("home-nat", "lan1")),
     }
 

@@ -92,7 +92,7 @@ def test_the_networks(small: Plan) -> None:
             )
             for name, interface in public.items()
         ),
-        Network(name="lan--home", kind="lan", members=(("home-nat", "lan"), ("alice", "eth0"), ("bob", "eth0"))),
+        Network(name="lan--home", kind="lan", members=(("home-nat", "lan"), ("alice", "lan"), ("bob", "lan"))),
     )
     assert public["home-nat"] == "wan"
 
@@ -140,7 +140,7 @@ def test_a_server(small: Plan) -> None:
         program="teredo-lab",
         interfaces=(
             Interface(
-                name="eth0",
+                name="wan",
                 network="internet--server",
                 addresses=("192.0.2.2/32", "192.0.2.3/32", "2001:db8:0:1::2/64"),
                 ipv6=True,
@@ -148,9 +148,9 @@ def test_a_server(small: Plan) -> None:
         ),
         sysctls=COMMON | {"net.ipv6.conf.all.forwarding": "1"},
         routes=(
-            route("192.0.2.1/32", interface="eth0"),
-            route("0.0.0.0/0", via="192.0.2.1", interface="eth0"),
-            route("::/0", via="2001:db8:0:1::1", interface="eth0"),
+            route("192.0.2.1/32", interface="wan"),
+            route("0.0.0.0/0", via="192.0.2.1", interface="wan"),
+            route("::/0", via="2001:db8:0:1::1", interface="wan"),
         ),
         programs=(
             Program(
@@ -171,9 +171,9 @@ def test_a_host_without_ipv4(small: Plan) -> None:
     assert small.node("web") == NodePlan(
         name="web",
         role="host",
-        interfaces=(Interface(name="eth0", network="internet--web", addresses=("2001:db8:0:5::2/64",), ipv6=True),),
+        interfaces=(Interface(name="wan", network="internet--web", addresses=("2001:db8:0:5::2/64",), ipv6=True),),
         sysctls=COMMON,
-        routes=(route("::/0", via="2001:db8:0:5::1", interface="eth0"),),
+        routes=(route("::/0", via="2001:db8:0:5::1", interface="wan"),),
         programs=(Program(kind="web", options={"address": "2001:db8:0:5::2", "port": 80}),),
     )
 
@@ -346,7 +346,7 @@ def test_routes_of_nested_nats(nested: Plan) -> None:
     )
     assert nested.node("flat-nat").routes == (route("0.0.0.0/0", via="100.64.1.1", interface="wan"),)
     assert nested.node("attic-nat").routes == (route("0.0.0.0/0", via="100.64.2.1", interface="wan"),)
-    assert nested.node("ben").routes == (route("0.0.0.0/0", via="192.168.1.1", interface="eth0"),)
+    assert nested.node("ben").routes == (route("0.0.0.0/0", via="192.168.1.1", interface="lan"),)
 
 
 def test_networks_of_nested_nats(nested: Plan) -> None:
@@ -355,17 +355,17 @@ def test_networks_of_nested_nats(nested: Plan) -> None:
         Network(
             name="lan--carrier",
             kind="lan",
-            members=(("carrier-nat", "lan"), ("carla", "eth0"), ("flat-nat", "wan")),
+            members=(("carrier-nat", "lan"), ("carla", "lan"), ("flat-nat", "wan")),
             qualities={"flat-nat": LinkQuality(loss=3.0)},
         ),
         Network(name="lan--flat", kind="lan", members=(("flat-nat", "lan"), ("attic-nat", "wan"))),
         Network(
             name="lan--attic",
             kind="lan",
-            members=(("attic-nat", "lan"), ("ben", "eth0")),
+            members=(("attic-nat", "lan"), ("ben", "lan")),
             qualities={"ben": LinkQuality(rate=1_000_000)},
         ),
-        Network(name="lan--alone", kind="lan", members=(("alone-nat", "lan"), ("dora", "eth0"))),
+        Network(name="lan--alone", kind="lan", members=(("alone-nat", "lan"), ("dora", "lan"))),
     ]
     assert [network.name for network in nested.networks if network.kind == "p2p"] == [
         "internet--server",
@@ -493,8 +493,8 @@ def test_a_nat_with_upnp() -> None:
 
 def test_clients(small: Plan) -> None:
     alice, bob = small.node("alice"), small.node("bob")
-    assert alice.interfaces == (Interface(name="eth0", network="lan--home", addresses=("10.1.0.2/16",), ipv6=False),)
-    assert alice.routes == (route("0.0.0.0/0", via="10.1.0.1", interface="eth0"),)
+    assert alice.interfaces == (Interface(name="lan", network="lan--home", addresses=("10.1.0.2/16",), ipv6=False),)
+    assert alice.routes == (route("0.0.0.0/0", via="10.1.0.1", interface="lan"),)
     assert alice.sysctls == COMMON
     (program,) = alice.programs
     port = program.options["port"]

@@ -1,0 +1,336 @@
+"""The Docker backend: a lab whose nodes are containers, found by their labels and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container as Running
+from docker.utils.socket import frames_iter
+
+from lab import controller
+from lab.agent import SHARED
+from lab.backends.containers import (
+    MTU,
+    SETTINGS,
+    Container,
+    containers,
+    controller_address,
+    room,
+)
+from lab.backends.engine import CONTROLLER, LABEL, NODE, engine, ensure_images, image
+from lab.plan import Plan
+from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
+from lab.topology.rules import INTERNET
+
+CHECKS: Final = "checks"
+"""What the controller's container is called."""
+
+_AT_ONCE: Final = 8
+_POOLS: Final = ("172.16.0.0/12", "10.0.0.0/8")
+_TRIES: Final = 64
+_OVERLAP: Final = "overlap"
+_STOP_TIMEOUT: Final = 3
+
+
+@dataclass(frozen=True)
+class DockerLab(Lab):
+    """A lab in containers, running or not."""
+
+    def runs(self) -> bool:
+        return self._controller() is not None
+
+    def down(self) -> bool:
+        client = engine()
+        found = client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}, ignore_removed=True)
+        networks = client.networks.list(filters={"label": f"{LABEL}={self.name}"})
+        _all(_remove, found)
+        for network in networks:
+            with contextlib.suppress(NotFound):
+                network.remove()
+        return bool(found or networks)
+
+    def ask(self, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        request = json.dumps({"command": command, **arguments}).encode() + b"\n"
+        for line in self._pumped(request):
+            answer: dict[str, Any] = json.loads(line)
+            if answer.get("event") == "end":
+                return
+            if "problem" in answer:
+                raise RefusedError(answer["problem"])
+            yield answer
+        raise StateError(f"lab {self.name!r} has died; see `teredo-lab logs`")
+
+    def _pumped(self, request: bytes) -> Iterator[bytes]:
+        """The lines of an answer, by a small program in the controller's container."""
+        running = self._controller()
+        if running is None:
+            raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
+        api = engine().api
+        command = ["python", "-m", "lab.pump", str(SHARED / self.name / "socket")]
+        try:
+            started = api.exec_create(running.id, command, stdin=True)
+            connection = api.exec_start(started["Id"], socket=True)
+        except APIError as error:
+            raise StateError(f"lab {self.name!r} does not answer: {error.explanation}") from error
+        try:
+            raw: Any = getattr(connection, "_sock", connection)
+            raw.sendall(request)
+            text = b""
+            for stream, part in frames_iter(connection, tty=False):  # type: ignore[no-untyped-call]
+                if stream == 2:
+                    raise StateError(f"lab {self.name!r}: {part.decode().strip()}")
+                *whole, text = (text + part).split(b"\n")
+                yield from whole
+        finally:
+            connection.close()
+
+    def log_text(self, node: str | None) -> str:
+        running = self._controller() if node is None else self._container(node)
+        if running is None:
+            raise StateError(f"lab {self.name!r} has no container of {node or 'its controller'}")
+        text: bytes = running.logs()
+        return text.decode(errors="replace")
+
+    def execute(self, node: str, command: Sequence[str]) -> int:
+        """Run a command in a node, on this terminal; returns its exit code. Raises StateError, MachineError."""
+        node_facts(self.ask_once("status"), node)
+        running = self._container(node)
+        if running is None:
+            raise StateError(f"the container of {node} has gone")
+        client = shutil.which("docker")
+        if client is None:
+            raise MachineError("the command docker is missing: install Docker's command line")
+        terminal = ("-t",) if sys.stdin.isatty() and sys.stdout.isatty() else ()
+        options = ("-i", *terminal, "-e", f"TEREDO_LAB_NODE={node}", str(running.id))
+        return subprocess.run((client, "exec", *options, *command), check=False).returncode
+
+    def launch(self, plan: Plan, topology: dict[str, Any], *, measure: bool) -> Iterator[dict[str, Any]]:
+        """Make the lab's containers and yield reports; the last is `up`, or `failed` with `why` and `log`."""
+        client = engine()
+        miredo = any(node.program == "miredo" for node in plan.nodes)
+        for done, what in enumerate(ensure_images(client, miredo=miredo)):
+            yield {"event": "progress", "what": what, "done": done, "total": None}
+        try:
+            network, subnet = _make_network(client, plan)
+            yield from self._start(client, plan, topology, network, subnet, measure=measure)
+        except (APIError, DockerException) as error:
+            self.down()
+            raise MachineError(f"the engine refused: {getattr(error, 'explanation', None) or error}") from error
+        yield from self.ask("start")
+
+    def _start(
+        self,
+        client: docker.DockerClient,
+        plan: Plan,
+        topology: dict[str, Any],
+        network: str,
+        subnet: ipaddress.IPv4Network,
+        *,
+        measure: bool,
+    ) -> Iterator[dict[str, Any]]:
+        made = containers(plan, subnet)
+        total = len(made) + 1
+        core = next(container for container in made if container.name == INTERNET)
+        shared = _create(client, core, network, "shareable")
+        client.api.start(shared)
+        yield {"event": "progress", "what": "containers", "done": 1, "total": total}
+
+        def start(container: Container) -> None:
+            client.api.start(_create(client, container, network, f"container:{shared}"))
+
+        environment = {
+            controller.NAME: self.name,
+            controller.FILE: plan.topology or "",
+            controller.TOPOLOGY: json.dumps(topology),
+            controller.MEASURE: "1" if measure else "0",
+        }
+        checks = _create_controller(client, self.name, network, controller_address(subnet), shared, environment)
+        client.api.start(checks)
+        others = [container for container in made if container is not core]
+        for done, _ in enumerate(_side_by_side(start, others), 3):
+            yield {"event": "progress", "what": "containers", "done": done, "total": total}
+
+    def refit(self, plan: Plan) -> list[str]:
+        """Make those containers anew that another plan wants with other sysctls; returns their nodes' names."""
+        client = engine()
+        fresh = []
+        for container in containers(plan, self._subnet()):
+            running = self._container(container.name)
+            if running is None or running.attrs["HostConfig"].get("Sysctls") == container.sysctls:
+                continue
+            host = running.attrs["HostConfig"]
+            (network,) = running.attrs["NetworkSettings"]["Networks"]
+            _remove(running)
+            client.api.start(_create(client, container, network, host["IpcMode"]))
+            fresh.append(container.name)
+        return fresh
+
+    def _subnet(self) -> ipaddress.IPv4Network:
+        (network,) = engine().networks.list(filters={"label": f"{LABEL}={self.name}"})
+        return ipaddress.IPv4Network(network.attrs["IPAM"]["Config"][0]["Subnet"])
+
+    def _controller(self) -> Running | None:
+        return self._first({"label": [f"{LABEL}={self.name}", CONTROLLER], "status": "running"})
+
+    def _container(self, node: str) -> Running | None:
+        return self._first({"label": [f"{LABEL}={self.name}", f"{NODE}={node}"]}, all_=True)
+
+    def container_name(self, node: str) -> str:
+        """What the engine calls a node's container. Raises StateError."""
+        running = self._container(node)
+        if running is None:
+            raise StateError(f"lab {self.name!r} has no container of {node}")
+        return str(running.name)
+
+    def _first(self, filters: dict[str, Any], *, all_: bool = False) -> Running | None:
+        found = engine().containers.list(all=all_, filters=filters, ignore_removed=True)
+        return found[0] if found else None
+
+
+def docker_labs() -> list[DockerLab]:
+    """The labs of which the engine has anything, running or not."""
+    client = engine()
+    things = [
+        *client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True),
+        *client.networks.list(filters={"label": LABEL}),
+    ]
+    return [DockerLab(name) for name in sorted({_label(thing) for thing in things})]
+
+
+def _label(thing: Any) -> str:  # noqa: ANN401 - a container or a network
+    labels = thing.attrs.get("Labels") or thing.attrs["Config"]["Labels"]
+    name: str = labels[LABEL]
+    return name
+
+
+def preflight(plan: Plan) -> None:
+    """See to it that the engine can run this plan, before anything is made. Raises MachineError."""
+    kind = engine().info().get("OSType")
+    if kind != "linux":
+        raise MachineError(f"the Docker engine runs containers of {kind}: the lab needs Linux containers")
+
+
+def _make_network(client: docker.DockerClient, plan: Plan) -> tuple[str, ipaddress.IPv4Network]:
+    """The lab's one internal network; its subnet is none of the lab's own, and none that the engine has."""
+    for subnet in _subnets(plan):
+        ipam = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=str(subnet))])
+        try:
+            network = client.networks.create(
+                f"teredo-lab-{plan.name}",
+                driver="bridge",
+                internal=True,
+                check_duplicate=True,
+                ipam=ipam,
+                options={"com.docker.network.driver.mtu": str(MTU)},
+                labels={LABEL: plan.name},
+            )
+        except APIError as error:
+            if _OVERLAP in str(error.explanation):
+                continue
+            raise
+        return str(network.id), subnet
+    raise MachineError(f"no free subnet for the lab's network in {' and '.join(_POOLS)} after {_TRIES} tries")
+
+
+def _subnets(plan: Plan) -> Iterator[ipaddress.IPv4Network]:
+    """Subnets that would do, the same for the same lab."""
+    taken = [
+        ipaddress.ip_interface(address).network
+        for node in plan.nodes
+        for interface in node.interfaces
+        for address in interface.addresses
+        if ":" not in address
+    ]
+    start = zlib.crc32(plan.name.encode())
+    for number in range(_TRIES):
+        pool = ipaddress.IPv4Network(_POOLS[number % len(_POOLS)])
+        size = 1 << (32 - room(plan))
+        places = pool.num_addresses // size
+        first = int(pool.network_address) + (start + number * 7919) % places * size
+        subnet = ipaddress.IPv4Network((first, room(plan)))
+        if not any(subnet.overlaps(each) for each in taken if isinstance(each, ipaddress.IPv4Network)):
+            yield subnet
+
+
+def _create(client: docker.DockerClient, container: Container, network: str, ipc: str) -> str:
+    """A node's container, not started; returns its id."""
+    settings = container.settings
+    return _made(
+        client,
+        f"teredo-lab-{settings.lab}-{container.name}",
+        image=image(container.miredo),
+        environment={SETTINGS: settings.model_dump_json(exclude_defaults=True)},
+        labels={LABEL: settings.lab, NODE: container.name},
+        host={
+            "cap_add": list(container.capabilities),
+            "devices": ["/dev/net/tun"],
+            "sysctls": container.sysctls,
+            "ipc_mode": ipc,
+        },
+        networks={network: container.address},
+        hostname=container.name,
+    )
+
+
+def _create_controller(
+    client: docker.DockerClient, lab: str, network: str, address: str, shared: str, environment: dict[str, str]
+) -> str:
+    return _made(
+        client,
+        f"teredo-lab-{lab}-{CHECKS}",
+        image=image(miredo=False),
+        command=["python", "-m", "lab.controller"],
+        environment=environment,
+        labels={LABEL: lab, CONTROLLER: "yes"},
+        host={"ipc_mode": f"container:{shared}", "read_only": True, "tmpfs": {"/tmp": ""}},  # noqa: S108
+        networks={network: address},
+        hostname=CHECKS,
+        user="lab",
+    )
+
+
+def _made(
+    client: docker.DockerClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any
+) -> str:
+    api = client.api
+    config = api.create_host_config(cap_drop=["ALL"], security_opt=["no-new-privileges"], pids_limit=512, **host)
+    ends = {network: api.create_endpoint_config(ipv4_address=address) for network, address in networks.items()}
+    created = api.create_container(
+        name=name, host_config=config, networking_config={"EndpointsConfig": ends}, **options
+    )
+    identity: str = created["Id"]
+    return identity
+
+
+def _remove(container: Running) -> None:
+    """Whatever its state, and also if somebody else removes it right now."""
+    with contextlib.suppress(NotFound):
+        try:
+            container.remove(force=True, v=True)
+        except APIError as error:
+            if error.status_code != 409:  # its removal is already in progress
+                raise
+            with contextlib.suppress(APIError):
+                container.wait(condition="removed")
+
+
+def _side_by_side(work: Any, items: Iterable[Any]) -> Iterator[None]:  # noqa: ANN401 - a function of one item
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(work, items)
+
+
+def _all(work: Any, items: Iterable[Any]) -> None:  # noqa: ANN401 - a function of one item
+    for _ in _side_by_side(work, items):
+        pass
