@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance mutants packages clean for-labs for-checks for-tests
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance mutants packages images clean for-labs for-checks for-tests
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -57,6 +57,9 @@ mutants: for-tests ## Break the rules of lab/teredo one by one, and see whether 
 
 packages: ## Install the system packages only, as root; never starts a daemon of theirs.
 	@tools/setup.sh packages
+
+images: ## Build the images for BACKEND=docker, with an engine and a base image. ARGS goes to docker build.
+	@tools/images.sh $(ARGS)
 
 clean: ## Take all of your labs down, then remove .venv, caches and what was built.
 	-@$(MAKE) --no-print-directory lab-down

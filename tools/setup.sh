@@ -10,6 +10,8 @@
 set -euo pipefail
 
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+readonly WHO=set-up
+source tools/common.sh
 PATH="$PATH:/usr/sbin:/sbin" # Debian keeps these out of an ordinary user's PATH
 readonly POLICY=/usr/sbin/policy-rc.d
 readonly POLICY_MARK="# teredo-lab: temporary"
@@ -23,11 +25,6 @@ readonly TESTS=(tshark:tshark tcpdump:tcpdump turnserver:coturn upnpc:miniupnpc)
 # Optional: what they are for is left out where they are missing.
 readonly OPTIONAL=(miredo:miredo miredo-server:miredo-server miniupnpd:miniupnpd-nftables)
 
-say() { echo "set-up: $*" >&2; }
-lack() {
-    say "$@"
-    exit 3
-}
 commands() { echo "${@%%:*}"; }
 packages() { echo "${@##*:}"; }
 
@@ -37,24 +34,6 @@ missing() {
     for pair; do
         command -v "${pair%%:*}" >/dev/null || echo "$pair"
     done
-}
-
-# Run a command without its output, unless it fails; $1 says what is being done.
-timed() {
-    local what=$1 start=${EPOCHREALTIME//[!0-9]/} log code=0
-    shift
-    printf 'set-up: %s … ' "$what" >&2
-    log=$(mktemp)
-    "$@" >"$log" 2>&1 </dev/null || code=$?
-    local tenths=$(((${EPOCHREALTIME//[!0-9]/} - start) / 100000))
-    if ((code)); then
-        echo "failed:" >&2
-        cat "$log" >&2
-    else
-        echo "$((tenths / 10)).$((tenths % 10)) s" >&2
-    fi
-    rm -f "$log"
-    return "$code"
 }
 
 # --- system packages -------------------------------------------------------------------------------------------------
@@ -111,17 +90,10 @@ disable_daemons() {
     done
 }
 
-may_install() {
-    command -v apt-get >/dev/null || return
-    ((EUID == 0)) || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }
-}
-
 # Install "$1", and "$2" if they can be had; do nothing where we may not.
 request() {
     may_install || return 0
-    local as_root=()
-    ((EUID == 0)) || as_root=(sudo -n)
-    "${as_root[@]}" bash tools/setup.sh install "$1" "$2"
+    as_root bash tools/setup.sh install "$1" "$2"
     hash -r
 }
 

@@ -25,8 +25,8 @@ _FIRST_HOST: Final = 2
 """Of the trunk's addresses; Docker may take the first for itself."""
 
 CAPABILITIES: Final = ("NET_ADMIN", "NET_RAW")
-MIREDO_CAPABILITIES: Final = ("SETUID", "SETGID", "SYS_CHROOT", "KILL")
-"""Miredo gives up root for a user of its own."""
+MIREDO_CAPABILITIES: Final = ("CHOWN", "SETUID", "SETGID", "KILL")
+"""Miredo gives up root for a user of its own; it does not start without one of these."""
 
 _IPV6: Final = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default", "lo")}
 """Docker switches IPv6 off where the network of a container has none."""

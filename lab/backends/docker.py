@@ -41,7 +41,8 @@ _AT_ONCE: Final = 8
 _POOLS: Final = ("172.16.0.0/12", "10.0.0.0/8")
 _TRIES: Final = 64
 _OVERLAP: Final = "overlap"
-_STOP_TIMEOUT: Final = 3
+_STARTING: Final = 30
+"""Seconds in which a controller that has been started must answer."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class DockerLab(Lab):
         if running is None:
             raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
         api = engine().api
-        command = ["python", "-m", "lab.pump", str(SHARED / self.name / "socket")]
+        command = ["python", "-m", "lab.pump", str(SHARED / self.name / "socket"), str(_STARTING)]
         try:
             started = api.exec_create(running.id, command, stdin=True)
             connection = api.exec_start(started["Id"], socket=True)
@@ -119,9 +120,8 @@ class DockerLab(Lab):
     def launch(self, plan: Plan, topology: dict[str, Any], *, measure: bool) -> Iterator[dict[str, Any]]:
         """Make the lab's containers and yield reports; the last is `up`, or `failed` with `why` and `log`."""
         client = engine()
-        miredo = any(node.program == "miredo" for node in plan.nodes)
-        for done, what in enumerate(ensure_images(client, miredo=miredo)):
-            yield {"event": "progress", "what": what, "done": done, "total": None}
+        for what in ensure_images(client):
+            yield {"event": "progress", "what": what, "done": 0, "total": None}
         try:
             network, subnet = _make_network(client, plan)
             yield from self._start(client, plan, topology, network, subnet, measure=measure)
@@ -270,7 +270,7 @@ def _create(client: docker.DockerClient, container: Container, network: str, ipc
     return _made(
         client,
         f"teredo-lab-{settings.lab}-{container.name}",
-        image=image(container.miredo),
+        image=image(miredo=container.miredo),
         environment={SETTINGS: settings.model_dump_json(exclude_defaults=True)},
         labels={LABEL: settings.lab, NODE: container.name},
         host={

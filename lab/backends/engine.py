@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
+import subprocess
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib import metadata
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import docker
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
 from lab.state import MachineError
 
@@ -23,8 +22,6 @@ CONTROLLER: Final = "org.teredo-lab.controller"
 _SOURCE: Final = "org.teredo-lab.source"
 
 _TREE: Final = Path(__file__).parents[2]
-_DOCKERFILE: Final = "images/Dockerfile"
-_CONTEXT: Final = ("lab", "images", "pyproject.toml", "constraints.txt")
 _CONNECTIONS: Final = 16
 _TIMEOUT: Final = 120
 
@@ -48,60 +45,37 @@ def engine() -> docker.DockerClient:
     return client
 
 
-def image(miredo: bool) -> str:
+def image(*, miredo: bool) -> str:
     """The tag of the image that a node runs."""
     return f"teredo-lab/{'miredo' if miredo else 'node'}:{metadata.version('teredo-lab')}"
 
 
-def ensure_images(client: docker.DockerClient, *, miredo: bool) -> Iterator[str]:
-    """Build the images that are missing, or are of another source than this one; yield what is being done.
+def ensure_images(client: docker.DockerClient) -> Iterator[str]:
+    """Build the images where they are missing, or of another source than this checkout; yield what is being done.
 
     Raises MachineError.
     """
-    source = _fingerprint()
-    for each in (False, True) if miredo else (False,):
-        tag = image(each)
-        with contextlib.suppress(ImageNotFound):
-            labels = client.images.get(tag).labels or {}
-            if source is None or labels.get(_SOURCE) == source:
-                continue
-        if source is None:
-            raise MachineError(f"the image {tag} is missing: build it in a checkout of the project (make images)")
-        yield f"building {tag}"
-        yield from _build(client, tag, "miredo" if each else "node", source)
+    script = _TREE / "tools/images.sh"
+    source = _run([str(script), "--source"]).strip() if script.exists() else None
+    tags = [image(miredo=miredo) for miredo in (False, True)]
+    if all(_is_there(client, tag, source) for tag in tags):
+        return
+    if source is None:
+        raise MachineError(f"the images {' and '.join(tags)} are missing: build them in a checkout of the project")
+    yield "building images"
+    _run([str(script)])
 
 
-def _fingerprint() -> str | None:
-    """What the images are made of; None where the project is installed without its source."""
-    if not (_TREE / _DOCKERFILE).exists():
-        return None
-    digest = hashlib.sha256()
-    for name in _CONTEXT:
-        path = _TREE / name
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file.relative_to(_TREE)}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _build(client: docker.DockerClient, tag: str, target: str, source: str) -> Iterator[str]:
-    arguments = {name: os.environ[name] for name in ("BASE", "PIP_INDEX_URL") if name in os.environ}
-    said: list[str] = []
+def _is_there(client: docker.DockerClient, tag: str, source: str | None) -> bool:
     try:
-        for line in client.api.build(
-            path=str(_TREE),
-            dockerfile=_DOCKERFILE,
-            target=target,
-            tag=tag,
-            buildargs=arguments | {"SOURCE": source},
-            network_mode="host",
-            rm=True,
-            decode=True,
-        ):
-            if "error" in line:
-                raise MachineError(f"the image {tag} cannot be built: {line['error']}\n{''.join(said[-40:])}")
-            said.append(line.get("stream", ""))
-            if said[-1].startswith("Step "):
-                yield said[-1].strip()
-    except APIError as error:
-        raise MachineError(f"the image {tag} cannot be built: {error.explanation}") from error
+        labels = client.images.get(tag).labels or {}
+    except ImageNotFound:
+        return False
+    return source is None or labels.get(_SOURCE) == source
+
+
+def _run(command: list[str]) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise MachineError(f"the images cannot be built:\n{result.stderr.strip()}")
+    return result.stdout
