@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import sys
@@ -276,6 +277,34 @@ def logs(
 def plan_(file: TopologyFile = DEFAULT_TOPOLOGY, name: Name = None) -> None:
     """Print the plan of a topology as JSON: every address, route, firewall line and program. Makes nothing."""
     print(read(file, name)[1].model_dump_json(indent=2))
+
+
+@app.command()
+def compose(
+    file: TopologyFile = DEFAULT_TOPOLOGY,
+    name: Name = None,
+    subnet: Annotated[
+        str, typer.Option(help="An IPv4 network that neither the machine nor the topology has.")
+    ] = "172.30.77.0/24",
+) -> None:
+    """Print a topology as a Compose file, with which Docker alone runs and checks the lab.
+
+    Example: `teredo-lab compose topologies/default.yaml > compose.yaml`
+    """
+    from lab.backends.compose import compose_text  # noqa: PLC0415 - slow to import
+    from lab.backends.containers import room  # noqa: PLC0415
+    from lab.topology.changes import pinned  # noqa: PLC0415
+
+    try:
+        network = ipaddress.IPv4Network(subnet)
+    except ValueError as error:
+        fail(BAD_INPUT, f"--subnet {subnet}: {error}")
+    topology, planned = read(file, name)
+    planned = planned.model_copy(update={"topology": str(file)})  # whose place differs from machine to machine
+    if network.prefixlen > room(planned):
+        fail(BAD_INPUT, f"--subnet {subnet} is too small for this lab: it needs a /{room(planned)}")
+    described = pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    print(compose_text(planned, described, network), end="")
 
 
 @app.command()

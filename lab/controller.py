@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -31,6 +32,9 @@ MEASURE: Final = "TEREDO_LAB_MEASURE"
 """The environment variables that tell a controller its lab: its name, its file, the topology as JSON; whether it checks
 by itself, and whether it measures the NATs."""
 
+SICK: Final = Path("/tmp/failed")  # noqa: S108 - a container's own
+"""There while the last check has found what is not as expected."""
+
 _QUIET = 0.5
 """Seconds without a change before a check begins."""
 
@@ -50,10 +54,9 @@ async def _check_again_and_again(nodes: Nodes, lab: str) -> None:
             checked = states
             command = (sys.executable, "-m", "lab.cli", "check", "--name", lab)
             process = await asyncio.create_subprocess_exec(*command)
-            if await process.wait() == 0:
-                HEALTHY.touch()
-            else:
-                HEALTHY.unlink(missing_ok=True)
+            good = await process.wait() == 0
+            (HEALTHY if good else SICK).touch()
+            (SICK if good else HEALTHY).unlink(missing_ok=True)
         else:
             await changed.wait()
 

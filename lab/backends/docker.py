@@ -29,13 +29,10 @@ from lab.backends.containers import (
     controller_address,
     room,
 )
-from lab.backends.engine import CONTROLLER, LABEL, NODE, engine, ensure_images, image
+from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, engine, ensure_images, image
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
 from lab.topology.rules import INTERNET
-
-CHECKS: Final = "checks"
-"""What the controller's container is called."""
 
 _AT_ONCE: Final = 8
 _POOLS: Final = ("172.16.0.0/12", "10.0.0.0/8")

@@ -18,6 +18,9 @@ from lab.state import MachineError
 
 LABEL: Final = "org.teredo-lab.lab"
 NODE: Final = "org.teredo-lab.node"
+CHECKS: Final = "checks"
+"""What the controller's container is called."""
+
 CONTROLLER: Final = "org.teredo-lab.controller"
 _SOURCE: Final = "org.teredo-lab.source"
 
