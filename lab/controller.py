@@ -39,26 +39,33 @@ _QUIET = 0.5
 """Seconds without a change before a check begins."""
 
 
+def _judge(*, good: bool) -> None:
+    (HEALTHY if good else SICK).touch()
+    (SICK if good else HEALTHY).unlink(missing_ok=True)
+
+
 async def _check_again_and_again(nodes: Nodes, lab: str) -> None:
-    """Check whenever the nodes have settled in other states than before; the container's health is what came out."""
+    """Check whenever the nodes have settled in other states than before; the container's health is what came out.
+
+    A node that fails makes it sick at once: a check takes a minute to give up those that the node served.
+    """
     checked: dict[str, str] = {}
     while True:
         await nodes.settled(nodes.by_name.values())
         changed = nodes.changed
+        states = {name: node.worst[0] for name, node in nodes.by_name.items()}
+        if "failed" in states.values():
+            _judge(good=False)
+        if states == checked:
+            await changed.wait()
+            continue
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_QUIET):
                 await changed.wait()
             continue
-        states = {name: node.worst[0] for name, node in nodes.by_name.items()}
-        if states != checked:
-            checked = states
-            command = (sys.executable, "-m", "lab.cli", "check", "--name", lab)
-            process = await asyncio.create_subprocess_exec(*command)
-            good = await process.wait() == 0
-            (HEALTHY if good else SICK).touch()
-            (SICK if good else HEALTHY).unlink(missing_ok=True)
-        else:
-            await changed.wait()
+        checked = states
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "lab.cli", "check", "--name", lab)
+        _judge(good=await process.wait() == 0)
 
 
 async def _show_health(nodes: Nodes) -> None:
