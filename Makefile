@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance mutants packages images clean for-labs for-checks for-tests
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance mutants packages images clean for-labs for-checks for-tests for-netns for-docker with-docker
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -16,13 +16,13 @@ help: ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS="$$(printf '\t')" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 
-lab-up: for-labs ## Bring a lab up and check who reaches whom. It stays up.
+lab-up: for-labs for-$(BACKEND) ## Bring a lab up and check who reaches whom. It stays up.
 	@$(BIN)/teredo-lab up $(TOPOLOGY) --backend $(BACKEND) --check $(ARGS)
 
 lab-down: ## Take all of your labs down. Nothing of them is left.
 	@if [ -x $(BIN)/teredo-lab ]; then $(BIN)/teredo-lab down --all; else echo 'nothing was up: there is no .venv yet'; fi
 
-test: for-tests ## Run all tests. ARGS goes to pytest: ARGS='-k relay -x'.
+test: for-tests with-docker ## Run all tests. ARGS goes to pytest: ARGS='-k relay -x'.
 	@$(BIN)/pytest $(ARGS)
 
 check: lint types schema ## Run ruff and mypy, and see whether generated files are fresh.
@@ -71,6 +71,15 @@ for-labs:
 
 for-checks:
 	@tools/setup.sh check
+
+for-netns:
+
+for-docker:
+	@tools/engine.sh up
+
+# The containers' tests say why they are skipped where there can be no engine.
+with-docker:
+	-@tools/engine.sh up && tools/engine.sh compose && tools/images.sh
 
 for-tests:
 	@tools/setup.sh test

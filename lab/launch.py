@@ -33,7 +33,7 @@ def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
 
 def launch(topology: Topology, plan: Plan, lab: Lab, *, measure: bool, quiet: bool) -> None:
     """Start a lab and wait until its programs have been started, or leave with what went wrong."""
-    described = pinned(topology).model_dump(mode="json", by_alias=True)
+    described = pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     try:
         reports = base.launch(plan, described, lab, measure=measure)
     except (MachineError, StateError) as error:

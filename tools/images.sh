@@ -59,9 +59,7 @@ for variable in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST {http,https,n
     if [[ -n ${!variable-} ]]; then reach+=(--build-arg "$variable"); fi
 done
 trusted=$(pip_setting cert)
-trap 'rm -f "$CERTIFICATES"' EXIT
-rm -f "$CERTIFICATES"
-if [[ -r $trusted ]]; then cp "$trusted" "$CERTIFICATES"; fi
+if [[ -r $trusted ]]; then cp "$trusted" "$CERTIFICATES"; fi # it stays: docker compose builds with it, too
 
 for target in node miredo; do
     build "teredo-lab/$target:$VERSION" --target "$target" --build-arg BASE --build-arg SOURCE "${reach[@]}" "$@" || exit 1

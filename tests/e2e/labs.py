@@ -42,10 +42,10 @@ _serial = itertools.count()
 Completed = subprocess.CompletedProcess[str]
 
 
-def cli(*arguments: str, check: bool = False, **options: Any) -> Completed:
+def cli(*arguments: str, check: bool = False, timeout: float = TIMEOUT, **options: Any) -> Completed:
     """Run `teredo-lab` with these arguments."""
     result = subprocess.run(
-        (*COMMAND, *arguments), capture_output=True, text=True, check=False, timeout=TIMEOUT, **options
+        (*COMMAND, *arguments), capture_output=True, text=True, check=False, timeout=timeout, **options
     )
     if check and result.returncode != 0:
         raise AssertionError(f"teredo-lab {' '.join(arguments)}: {result.returncode}\n{result.stdout}\n{result.stderr}")

@@ -1,0 +1,43 @@
+"""A lab in containers and a lab in namespaces: the same checks, the same results, for every topology of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docker.conftest import ROOT
+from tests.e2e.labs import cli
+
+pytestmark = pytest.mark.docker
+
+TOPOLOGIES = sorted((ROOT / "topologies").glob("*.yaml"))
+PATIENCE = 1200
+"""Seconds for the largest: 326 containers."""
+
+TIMES = ("first_packet_ms", "rtt_ms")
+
+
+def checked(topology: Path, backend: str) -> Any:
+    """What `up --check --json` says with a backend, without times and without numbers that differ at each run."""
+    name = f"same{os.getpid()}"
+    try:
+        result = cli("up", str(topology), "--name", name, "--backend", backend, "--check", "--json", timeout=PATIENCE)
+        answer = json.loads(result.stdout)
+    finally:
+        cli("down", "--name", name, check=True, timeout=PATIENCE)
+    assert answer["ok"], [each for each in answer["results"] if not each["ok"]] or result.stderr
+    for each in answer["results"]:
+        for key in TIMES:
+            del each[key]
+        if each["observed"] == "unreachable":
+            del each["reason"]  # it names ports that a NAT chose at random
+    return answer
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda path: path.stem)
+def test_both_backends_find_the_same(topology: Path) -> None:
+    assert checked(topology, "docker") == checked(topology, "netns")
