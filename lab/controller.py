@@ -101,7 +101,7 @@ def main() -> int:
         nodes = Nodes(planned)
         nodes.places = AgentPlaces(lab)
         nodes.programs = AgentPrograms(lab, planned.nodes, nodes)
-        supervisor = Supervisor(planned, described, lab, nodes, {"backend": "docker"})
+        supervisor = Supervisor(planned, described, lab, nodes, {"backend": "docker"}, ends_on_failure=False)
         check, measure = (os.environ.get(each) == "1" for each in (CHECK, MEASURE))
         asyncio.run(_serve(supervisor, nodes, name, measure=measure, check=check))
     return 0

@@ -25,7 +25,7 @@ _NAMES_PAUSE: Final = 0.2
 """Seconds between two tellings of all names to all nodes."""
 
 _PATIENCE: Final = 120.0
-"""Seconds for all containers to come up."""
+"""Seconds without another container that comes up, after which the others count as lost."""
 
 _LIMIT: Final = 1 << 22
 _KERNEL: Final = "container"
@@ -90,12 +90,13 @@ class AgentPrograms:
         while len(self._writers) < len(self._plans):
             if loop.time() > deadline:
                 missing = ", ".join(sorted(self._plans.keys() - self._writers.keys()))
-                raise NodeError(f"these containers have not come up within {_PATIENCE:.0f} s: {missing}")
+                raise NodeError(f"these containers do not come up: {missing}")
             for node in self._plans.keys() - self._writers.keys():
                 with contextlib.suppress(FileNotFoundError):
                     raise NodeError(self._lab.obstacle(node).read_text())
             if known != len(self._writers):
                 known = len(self._writers)
+                deadline = loop.time() + _PATIENCE
                 progress(known, len(self._plans))
             await asyncio.sleep(_POLL)
         progress(len(self._plans), len(self._plans))

@@ -145,7 +145,7 @@ class DockerLab(Lab):
         yield {"event": "progress", "what": "containers", "done": 1, "total": total}
 
         def start(container: Container) -> None:
-            client.api.start(_create(client, container, network, f"container:{shared}"))
+            client.api.start(_create(client, container, network, f"container:{shared}", health=max(5, total)))
 
         environment = {
             controller.NAME: self.name,
@@ -261,8 +261,8 @@ def _subnets(plan: Plan) -> Iterator[ipaddress.IPv4Network]:
             yield subnet
 
 
-def _create(client: docker.DockerClient, container: Container, network: str, ipc: str) -> str:
-    """A node's container, not started; returns its id."""
+def _create(client: docker.DockerClient, container: Container, network: str, ipc: str, *, health: int = 5) -> str:
+    """A node's container, not started, whose health is looked at every so many seconds; returns its id."""
     settings = container.settings
     return _made(
         client,
@@ -278,6 +278,7 @@ def _create(client: docker.DockerClient, container: Container, network: str, ipc
         },
         networks={network: container.address},
         hostname=container.name,
+        healthcheck={"interval": health * 10**9},
     )
 
 

@@ -32,13 +32,26 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Supervisor:
-    """Of one lab, whose nodes exist or will come; `facts` are its backend's, for ``status --json``."""
+    """Of one lab, whose nodes exist or will come; `facts` are its backend's, for ``status --json``.
 
-    def __init__(self, plan: Plan, topology: dict[str, Any], lab: Lab, nodes: Nodes, facts: dict[str, Any]) -> None:
+    `ends_on_failure`: whether it ends when the programs cannot be started.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        topology: dict[str, Any],
+        lab: Lab,
+        nodes: Nodes,
+        facts: dict[str, Any],
+        *,
+        ends_on_failure: bool = True,
+    ) -> None:
         self._plan = self._first = plan
         self._topology = topology
         self._lab = lab
         self._facts = facts
+        self._ends_on_failure = ends_on_failure
         self._nodes = nodes
         self._links = links.qualities(plan)
         self._stop = asyncio.Event()
@@ -70,7 +83,8 @@ class Supervisor:
             why = str(error) if isinstance(error, NodeError) else f"the supervisor failed: {error}"
             _log.exception("the programs cannot be started")
             tell(failed(why, self._lab))
-            self._stop.set()
+            if self._ends_on_failure:
+                self._stop.set()
 
     async def _start_programs(self, tell: Tell, *, measure: bool) -> None:
         """Servers first, since clients ask them at once, then relays and hosts, then clients."""

@@ -1,0 +1,128 @@
+"""A plan as containers: addresses, links, rights; and the Compose file, which must be the default topology's."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lab.backends.containers import CAPABILITIES, Settings, Tunnel, containers, controller_address, guest_of, room
+from lab.backends.docker import _subnets
+from lab.cli import app
+from lab.plan import Plan
+from lab.planner import plan
+from lab.topology.load import load, parse
+
+ROOT = Path(__file__).parents[2]
+SUBNET = ipaddress.IPv4Network("172.30.77.0/24")
+
+SMALL = """
+name: small
+servers: {server: }
+sites:
+  home: {nat: cone, clients: {alice: , bob: {program: miredo}}}
+  empty: {nat: port_restricted}
+"""
+
+
+@pytest.fixture
+def small() -> Plan:
+    return plan(parse(SMALL.encode(), "small.yaml"))
+
+
+def test_each_node_has_a_container_and_a_lan_without_clients_has_a_guest(small: Plan) -> None:
+    made = containers(small, SUBNET)
+    assert [each.name for each in made] == [*(node.name for node in small.nodes), guest_of("empty-nat")]
+    addresses = [each.address for each in made]
+    assert len(set(addresses)) == len(made)
+    assert controller_address(SUBNET) not in addresses
+    assert str(SUBNET[1]) not in addresses  # the engine may take it
+
+
+def test_the_ends_of_a_link_name_each_other(small: Plan) -> None:
+    made = {each.name: each for each in containers(small, SUBNET)}
+    by_address = {each.address: each.name for each in made.values()}
+    ends: dict[int, set[tuple[str, str]]] = {}
+    for container in made.values():
+        for tunnel in container.settings.tunnels:
+            ends.setdefault(tunnel.vni, set()).add((container.name, by_address[tunnel.remote]))
+    assert all(len(pairs) == 2 and {(b, a) for a, b in pairs} == pairs for pairs in ends.values())
+    lan = made["home-nat"].settings.tunnels
+    assert Tunnel(interface="lan0", vni=lan[1].vni, remote=made["alice"].address, bridge="lan") in lan
+    assert Tunnel(interface="lan1", vni=lan[2].vni, remote=made["bob"].address, bridge="lan") in lan
+    (alice,) = made["alice"].settings.tunnels
+    assert (alice.interface, alice.bridge, alice.remote) == ("lan", None, made["home-nat"].address)
+
+
+def test_settings_hold_the_plan_of_the_node_however_short_they_are(small: Plan) -> None:
+    for container in containers(small, SUBNET):
+        text = container.settings.model_dump_json(exclude_defaults=True)
+        again = Settings.model_validate_json(text)
+        if container.name != guest_of("empty-nat"):
+            assert again.plan() == small.node(container.name)
+        assert len(text) < 16_000
+
+
+def test_only_miredo_has_more_rights_and_what_a_container_cannot_write_the_engine_sets(small: Plan) -> None:
+    for container in containers(small, SUBNET):
+        assert (container.capabilities == CAPABILITIES) == (container.name != "bob")
+        assert not any(key.startswith("net.bridge.") for key in container.sysctls)
+    made = {each.name: each for each in containers(small, SUBNET)}
+    assert made["home-nat"].sysctls["net.ipv4.ip_forward"] == "1"
+    assert "net.netfilter.nf_conntrack_udp_timeout" in made["home-nat"].sysctls
+
+
+def test_subnets_are_none_of_the_lab_and_large_enough() -> None:
+    planned = plan(
+        parse(b"sites: {home: {nat: cone, lan: 172.16.0.0/12, clients: {alice: }}}\nservers: {server: }", "x.yaml")
+    )
+    found = list(_subnets(planned))
+    assert found
+    assert found == list(_subnets(planned))
+    for subnet in found:
+        assert not subnet.overlaps(ipaddress.IPv4Network("172.16.0.0/12"))
+        assert subnet.prefixlen == room(planned) == 24
+    large = plan(load(ROOT / "topologies/rfc6081.yaml"))
+    assert 2 ** (32 - room(large)) > len(large.nodes) + 4
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["compose", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_compose_file_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert (ROOT / "compose.yaml").read_text() == printed(), "run: teredo-lab compose > compose.yaml"
+
+
+def test_the_compose_file_is_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    planned = plan(load(ROOT / "topologies/default.yaml"))
+    described: dict[str, Any] = yaml.safe_load(printed())
+    services = described["services"]
+    assert services.keys() == {"checks", *(node.name for node in planned.nodes)}
+    assert all(network["internal"] for network in described["networks"].values())
+    for node in planned.nodes:
+        text = services[node.name]["environment"]["TEREDO_LAB_NODE"].replace("$$", "$")
+        assert Settings.model_validate_json(text).plan() == node
+    topology = json.loads(services["checks"]["environment"]["TEREDO_LAB_TOPOLOGY"].replace("$$", "$"))
+    assert topology["name"] == planned.name
+    assert "cap_add" not in services["checks"]
+    assert not any(service.get("privileged") for service in services.values())
+
+
+@pytest.mark.parametrize(
+    ("subnet", "why"), [("172.30.77.1/24", "host bits"), ("nonsense", "nonsense"), ("10.9.9.0/29", "too small")]
+)
+def test_a_wrong_subnet_is_refused(subnet: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, ["compose", "--subnet", subnet])
+    assert result.exit_code == 2
+    assert why in result.output
