@@ -31,8 +31,9 @@ MIREDO_CAPABILITIES: Final = ("CHOWN", "SETUID", "SETGID", "KILL")
 _IPV6: Final = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default", "lo")}
 """Docker switches IPv6 off where the network of a container has none."""
 
-_BRIDGE_FILTER: Final = "net.bridge."
-"""Not every engine's machine has these, and a container that asks for one that is missing does not start."""
+BRIDGE_FILTER: Final = "net.bridge."
+"""Not every engine's machine has these, and a container that asks for one that is missing does not start. Hairpinning needs
+it: a bridge that is filtered passes hairpinned packets on before their source has been translated."""
 
 
 class _Frozen(BaseModel):
@@ -127,7 +128,9 @@ def room(plan: Plan) -> int:
 def sysctls(node: NodePlan) -> dict[str, str]:
     """What the engine has to set, since a container's /proc/sys cannot be written."""
     wanted = node.sysctls | _IPV6 | (node.firewall.sysctls if node.firewall is not None else {})
-    return {key: value for key, value in wanted.items() if not key.startswith(_BRIDGE_FILTER)}
+    if node.nat is not None and node.nat.setup.behaviour.hairpin:
+        return wanted
+    return {key: value for key, value in wanted.items() if not key.startswith(BRIDGE_FILTER)}
 
 
 def _with_guests(plan: Plan) -> Plan:

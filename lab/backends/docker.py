@@ -22,6 +22,7 @@ from docker.utils.socket import frames_iter
 from lab import controller
 from lab.agent import SHARED
 from lab.backends.containers import (
+    BRIDGE_FILTER,
     MTU,
     SETTINGS,
     Container,
@@ -145,7 +146,7 @@ class DockerLab(Lab):
         yield {"event": "progress", "what": "containers", "done": 1, "total": total}
 
         def start(container: Container) -> None:
-            client.api.start(_create(client, container, network, f"container:{shared}", health=max(5, total)))
+            _start(client, container, network, f"container:{shared}", health=max(5, total))
 
         environment = {
             controller.NAME: self.name,
@@ -170,7 +171,7 @@ class DockerLab(Lab):
             host = running.attrs["HostConfig"]
             (network,) = running.attrs["NetworkSettings"]["Networks"]
             _remove(running)
-            client.api.start(_create(client, container, network, host["IpcMode"]))
+            _start(client, container, network, host["IpcMode"])
             fresh.append(container.name)
         return fresh
 
@@ -280,6 +281,20 @@ def _create(client: docker.DockerClient, container: Container, network: str, ipc
         hostname=container.name,
         healthcheck={"interval": health * 10**9},
     )
+
+
+def _start(client: docker.DockerClient, container: Container, network: str, ipc: str, *, health: int = 5) -> None:
+    """Make and start a node's container."""
+    identity = _create(client, container, network, ipc, health=health)
+    try:
+        client.api.start(identity)
+    except APIError as error:
+        left = {key: value for key, value in container.sysctls.items() if not key.startswith(BRIDGE_FILTER)}
+        if left == container.sysctls or "bridge" not in str(error.explanation):
+            raise
+        # The engine's machine does not filter what bridges pass on, so there is nothing to switch off.
+        client.api.remove_container(identity, force=True)
+        _start(client, container.model_copy(update={"sysctls": left}), network, ipc, health=health)
 
 
 def _create_controller(

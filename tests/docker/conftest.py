@@ -40,9 +40,10 @@ def client() -> docker.DockerClient:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing() -> Iterator[None]:
-    """Fail a test that leaves a container or a network of a lab behind."""
+    """Fail a test that leaves a container or a network of a lab behind; a lab that was there before is somebody's."""
+    before = docker_labs()
     yield
-    left = [lab.name for lab in docker_labs()]
-    for lab in docker_labs():
+    left = [lab for lab in docker_labs() if lab not in before]
+    for lab in left:
         lab.down()
-    assert not left, f"labs left behind: {left}"
+    assert not left, f"labs left behind: {[lab.name for lab in left]}"

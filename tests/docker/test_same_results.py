@@ -14,9 +14,12 @@ from tests.e2e.labs import cli
 
 pytestmark = pytest.mark.docker
 
-TOPOLOGIES = sorted((ROOT / "topologies").glob("*.yaml"))
-PATIENCE = 1200
-"""Seconds for the largest: 326 containers."""
+LARGE = "rfc6081"
+"""326 containers take this machine's two cores minutes, at a load of 80: `teredo-lab matrix --backend docker` has them."""
+
+TOPOLOGIES = sorted(path for path in (ROOT / "topologies").glob("*.yaml") if path.stem != LARGE)
+PATIENCE = 300
+"""Seconds for the largest of them."""
 
 TIMES = ("first_packet_ms", "rtt_ms")
 

@@ -71,7 +71,7 @@ def test_settings_hold_the_plan_of_the_node_however_short_they_are(small: Plan) 
 def test_only_miredo_has_more_rights_and_what_a_container_cannot_write_the_engine_sets(small: Plan) -> None:
     for container in containers(small, SUBNET):
         assert (container.capabilities == CAPABILITIES) == (container.name != "bob")
-        assert not any(key.startswith("net.bridge.") for key in container.sysctls)
+        assert not any(key.startswith("net.bridge.") for key in container.sysctls)  # none hairpins
     made = {each.name: each for each in containers(small, SUBNET)}
     assert made["home-nat"].sysctls["net.ipv4.ip_forward"] == "1"
     assert "net.netfilter.nf_conntrack_udp_timeout" in made["home-nat"].sysctls
