@@ -32,8 +32,8 @@ _IPV6: Final = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", 
 """Docker switches IPv6 off where the network of a container has none."""
 
 BRIDGE_FILTER: Final = "net.bridge."
-"""Not every engine's machine has these, and a container that asks for one that is missing does not start. Hairpinning needs
-it: a bridge that is filtered passes hairpinned packets on before their source has been translated."""
+"""Not every engine's machine has these, and a container that asks for one that is missing does not start. Hairpinning
+needs it: a bridge that is filtered passes hairpinned packets on before their source has been translated."""
 
 
 class _Frozen(BaseModel):

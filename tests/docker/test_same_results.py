@@ -15,7 +15,7 @@ from tests.e2e.labs import cli
 pytestmark = pytest.mark.docker
 
 LARGE = "rfc6081"
-"""326 containers take this machine's two cores minutes, at a load of 80: `teredo-lab matrix --backend docker` has them."""
+"""326 containers are minutes of work for two cores, at a load of 80: too much for every run of the tests."""
 
 TOPOLOGIES = sorted(path for path in (ROOT / "topologies").glob("*.yaml") if path.stem != LARGE)
 PATIENCE = 300
