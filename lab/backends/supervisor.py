@@ -54,6 +54,7 @@ class Supervisor:
         self._ends_on_failure = ends_on_failure
         self._nodes = nodes
         self._links = links.qualities(plan)
+        self._one_check = asyncio.Lock()
         self._stop = asyncio.Event()
         self._noted: list[dict[str, Any]] = []
         self._news = asyncio.Event()
@@ -231,8 +232,9 @@ class Supervisor:
 
     async def _check(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
         """Check who reaches whom, and pass the results on."""
-        view = reachability.View(self._plan, self._nodes.places, self.status(), self._lab)
-        await self._apart("check", lambda tell: reachability.run(view, request, tell), send)
+        async with self._one_check:  # two would want the same ports of the nodes
+            view = reachability.View(self._plan, self._nodes.places, self.status(), self._lab)
+            await self._apart("check", lambda tell: reachability.run(view, request, tell), send)
 
     async def _conformance(self, send: Callable[[dict[str, Any]], Any]) -> None:
         """Examine the lab's Teredo programs, and pass the results on."""

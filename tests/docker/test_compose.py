@@ -64,7 +64,9 @@ def test_a_stopped_relay_makes_the_checks_fail_with_the_pairs_that_suffer(
 ) -> None:
     assert compose("stop", "relay").returncode == 0
     until(lambda: health(client) == "unhealthy", timeout=60)
-    broken = json.loads(compose("exec", "-T", "checks", "teredo-lab", "check", "--json", "alice", "bob", "web").stdout)
+    result = compose("exec", "-T", "checks", "teredo-lab", "check", "--json", "alice", "bob", "web")
+    assert result.returncode == 1, result.stderr
+    broken = json.loads(result.stdout)
     failed = {(each["source"], each["destination"]) for each in broken["results"] if not each["ok"]}
     assert failed == {("alice", "web"), ("bob", "web"), ("web", "alice"), ("web", "bob")}
     assert compose("start", "relay").returncode == 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.labs import SMALL, cli
+from tests.e2e.labs import COMMAND, SMALL, cli
 
 pytestmark = pytest.mark.e2e
 
@@ -56,3 +58,13 @@ def test_unknown_nodes_are_refused(start: Start) -> None:
     result = cli("check", "--name", lab.name, "nobody")
     assert result.returncode == 2
     assert "has no node nobody" in result.stderr
+
+
+def test_two_checks_at_once_do_not_disturb_each_other(start: Start) -> None:
+    lab = start(SMALL)
+    command = (*COMMAND, "check", "--name", lab.name, "--json")
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert json.loads(output)["ok"]
