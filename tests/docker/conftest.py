@@ -10,7 +10,7 @@ import docker
 import pytest
 
 from lab.backends.docker import docker_labs
-from lab.backends.engine import engine
+from lab.backends.engine import engine, ensure_images
 from lab.state import MachineError
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +31,8 @@ def missing() -> str | None:
 def _able() -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
+    for _ in ensure_images(engine()):  # now, and not while a test watches what changes
+        pass
 
 
 @pytest.fixture
