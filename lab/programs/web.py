@@ -7,6 +7,7 @@ import http.server
 import random
 import signal
 import socket
+import socketserver
 from functools import lru_cache
 from typing import Any, Final
 
@@ -36,6 +37,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 class _Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without asking a name server who we are, as the library does: in a lab none answers, which takes seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "web", self.server_address[1]
 
 
 def web(options: dict[str, Any], context: Context) -> None:

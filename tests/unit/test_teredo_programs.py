@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from lab import cli_teredo
 from lab.planner import plan
 from lab.programs import teredo as programs
+from lab.programs import web
 from lab.programs.base import Context
 from lab.teredo import client_runner, runner, surroundings
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
@@ -145,3 +146,12 @@ def test_the_command_line_says_which_optional_procedures_a_client_has(
     (config,) = given
     assert config.determine_interval == ("--determine-interval" in options)
     assert config.local_discovery == ("--local-discovery" in options)
+
+
+def test_the_web_host_asks_no_name_server_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unanswered(*_: object) -> str:
+        raise AssertionError("a name server was asked")
+
+    monkeypatch.setattr(socket, "getfqdn", unanswered)
+    with web._Server(("::1", 0), web._Handler):
+        pass
