@@ -31,7 +31,12 @@ def missing() -> str | None:
 def _able() -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
-    for _ in ensure_images(engine()):  # now, and not while a test watches what changes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _images(_able: None) -> None:
+    """Build images now, and not while a test watches what changes; Compose may have built others meanwhile."""
+    for _ in ensure_images(engine()):
         pass
 
 
