@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.backends import base
-from lab.console import BAD_INPUT, FAILED, Backend, Json, err, fail, out, progress_bar
+from lab.console import BAD_INPUT, FAILED, Backend, Json, err, fail, out, progress_bar, write
 from lab.launch import fresh, read
 
 if TYPE_CHECKING:
     from lab.matrix.experiment import Found, Progress
-    from lab.matrix.packets import Line
     from lab.matrix.verdict import Judgement
+    from lab.story import Line
     from lab.topology.model import Topology
     from lab.topology.pairs import Pair
 
@@ -91,8 +90,8 @@ def matrix(
         for pair in pairs(topology)
     }
     stories = found[wanted[-1]].stories
-    _write(csv, lambda: report.csv_text(judged))
-    _write(html, lambda: report.html_text(judged, stories))
+    write(csv, lambda: report.csv_text(judged))
+    write(html, lambda: report.html_text(judged, stories))
     complete = found.keys() == RUNS.keys()
     if as_json:
         print(json.dumps(_facts(judged, complete=complete), indent=2))
@@ -102,14 +101,6 @@ def matrix(
             _print_packets(judged[cells[name]], stories.get(cells[name], []))
     if complete and not all(each.agrees for each in judged.values()):
         raise typer.Exit(FAILED)
-
-
-def _write(path: Path | None, text: Callable[[], str]) -> None:
-    try:
-        if path is not None:
-            path.write_text(text(), encoding="utf-8")
-    except OSError as error:
-        fail(BAD_INPUT, f"cannot write {path}: {error.strerror}")
 
 
 def _kinds(topology: Topology, file: Path) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -17,7 +18,8 @@ from lab.state import Lab
 OK, FAILED, BAD_INPUT, MACHINE = 0, 1, 2, 3
 
 
-def _known_backend(backend: str) -> str:
+def known_backend(backend: str) -> str:
+    """A backend's name, or leave with what is wrong with it."""
     if backend not in base.BACKENDS:
         fail(BAD_INPUT, f"there is no backend {backend!r}; there are {' and '.join(base.BACKENDS)}")
     return backend
@@ -31,7 +33,7 @@ Backend = Annotated[
     typer.Option(
         help="How nodes come to exist: `netns` (network namespaces) or `docker` (containers).",
         envvar="TEREDO_LAB_BACKEND",
-        callback=_known_backend,
+        callback=known_backend,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
@@ -43,6 +45,15 @@ def fail(code: int, message: object) -> NoReturn:
     """Print an error and leave."""
     err.print(f"teredo-lab: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def write(path: Path | None, text: Callable[[], str]) -> None:
+    """Write a report to a file, if there shall be one, or leave with what is wrong."""
+    try:
+        if path is not None:
+            path.write_text(text(), encoding="utf-8")
+    except OSError as error:
+        fail(BAD_INPUT, f"cannot write {path}: {error.strerror}")
 
 
 def the_lab(name: str | None) -> Lab:

@@ -1,8 +1,9 @@
-"""What a Teredo datagram is, in a line of plain words."""
+"""What a Teredo datagram is, in plain words, and the lines of a story of several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, is_teredo, text
 from lab.teredo.packet import (
@@ -24,6 +25,16 @@ _ICMP = {
     ECHO_REPLY: "echo reply",
     DESTINATION_UNREACHABLE: "destination unreachable",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One packet on the Internet; `at` is in milliseconds since the first one of its story."""
+
+    at: float
+    source: str
+    to: str
+    what: str
 
 
 def describe(data: bytes, to: Endpoint) -> str:

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from lab.check.recorder import Recorded
 from lab.plan import Plan
-from lab.story import describe
+from lab.story import Line, describe
 from lab.teredo.address import Endpoint, is_global_unicast
 from lab.topology.pairs import Pair
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One packet on the Internet; `at` is in milliseconds since the pair's first one."""
-
-    at: float
-    source: str
-    to: str
-    what: str
 
 
 def stories(plan: Plan, pairs: Iterable[Pair], packets: Iterable[Recorded]) -> dict[Pair, list[Line]]:

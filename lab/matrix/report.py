@@ -8,24 +8,19 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
-from lab.matrix.packets import Line
 from lab.matrix.verdict import Judgement
+from lab.page import packets_table, page
+from lab.story import Line
 from lab.topology.pairs import Pair
 
 _COLUMNS: Final = ("source", "destination", "figure", "derived", "agrees", "beyond", "extensions", "first_packet_ms")
 
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1c2430 }
-table { border-collapse: collapse } th, td { padding: .35rem .6rem; text-align: left; vertical-align: top }
-.matrix td { border: 2px solid #fff; min-width: 5.2rem } .matrix th { font-weight: 600; font-size: .85rem }
+.matrix td { border: 2px solid var(--paper); min-width: 5.2rem; color: #1c2430 }
 .matrix a { color: inherit; text-decoration: none; display: block } .matrix small { display: block; opacity: .75 }
 .Yes { background: #cdeccf } .SNS { background: #cbe7f5 } .SNS-UPnP { background: #ecd5f3 }
-.SNS-PP { background: #d3dcf7 } .SNS-SS { background: #f8ecc4 } .No { background: #e9ebee; color: #5d6673 }
-.wrong { outline: 3px solid #c62828 } section { margin-top: 2rem } .packets td { border-top: 1px solid #e3e6ea }
-.packets td:first-child { text-align: right; font-variant-numeric: tabular-nums } h2 { font-size: 1.05rem }
-:target { background: #fffbe6 }
-@media (prefers-color-scheme: dark) { body { background: #14181f; color: #dde3ea } .matrix td { border-color: #14181f;
-color: #14181f } .packets td { border-color: #2a313b } :target { background: #2b2a1d } }
+.SNS-PP { background: #d3dcf7 } .SNS-SS { background: #f8ecc4 } .matrix .No { background: #e9ebee; color: #5d6673 }
+.wrong { outline: 3px solid #c62828 }
 """
 
 
@@ -61,13 +56,13 @@ def html_text(judged: Mapping[Pair, Judgement], stories: Mapping[Pair, Sequence[
     )
     agreeing = sum(each.agrees for each in judged.values())
     sections = "".join(_section(pair, each, stories.get(pair, ())) for pair, each in judged.items())
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>RFC 6081 Figure 1 by experiment</title>"
-        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head><body>"
-        "<h1>RFC 6081 Figure 1 by experiment</h1><p>Rows are the NAT of the client that calls, columns that of the one"
+    return page(
+        "RFC 6081 Figure 1 by experiment",
+        _STYLE,
+        "<p>Rows are the NAT of the client that calls, columns that of the one"
         f" that is called. {agreeing} of {len(judged)} labels agree with the figure; + means that the cell connects"
         " though the figure promises nothing. Choose a cell to see its packets.</p>"
-        f"<table class='matrix'><tr><th>caller \\ callee</th>{head}</tr>{rows}</table>{sections}</body></html>\n"
+        f"<table class='matrix'><tr><th>caller \\ callee</th>{head}</tr>{rows}</table>{sections}",
     )
 
 
@@ -84,13 +79,7 @@ def _section(pair: Pair, each: Judgement, lines: Sequence[Line]) -> str:
         for name, one in each.tries.items()
     )
     beyond = f"<p>Beyond the RFC: {escape(each.beyond)}.</p>" if each.beyond else ""
-    packets = "".join(
-        f"<tr><td>{line.at:.1f} ms</td><td>{escape(line.source)}</td><td>→ {escape(line.to)}</td>"
-        f"<td>{escape(line.what)}</td></tr>"
-        for line in lines
-    )
-    table = f"<table class='packets'>{packets}</table>" if packets else ""
     return (
         f"<section id='{pair.caller[:-2]}'><h2>{escape(each.source)} → {escape(each.destination)}: {each.figure}</h2>"
-        f"<p>{escape(found)}</p>{beyond}{table}</section>"
+        f"<p>{escape(found)}</p>{beyond}{packets_table(lines)}</section>"
     )

@@ -8,12 +8,12 @@ import io
 import pytest
 
 from lab.check.recorder import Recorded
-from lab.matrix.packets import Line, stories
+from lab.matrix.packets import stories
 from lab.matrix.report import csv_text, html_text
 from lab.matrix.verdict import RUNS, Judgement, Try
 from lab.nat.matrix import BEYOND, OPEN, Cell
 from lab.planner import plan
-from lab.story import describe
+from lab.story import Line, describe
 from lab.teredo.address import ALL_NODES, DISCOVERY_ADDRESS, PORT, Endpoint, packed
 from lab.teredo.extensions import ALL, Extension, lacking
 from lab.teredo.packet import (
