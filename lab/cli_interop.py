@@ -44,9 +44,9 @@ def interop(
 ) -> None:
     """Run each client with each server and each relay, ours or Miredo, behind each kind of NAT of RFC 4380.
 
-    A lab comes up with a client and a NAT for each cell, so that all paths are cold; clients call a native host, and are
-    called by one. A cell that does not work is explained by its packets, and by which part has to be ours for it to work.
-    Exit code 1 if it is not Miredo's own failure, or if the backends differ.
+    A lab comes up with a client and a NAT for each cell, so that all paths are cold; clients call a native host, and
+    are called by one. A cell that does not work is explained by its packets, and by which part has to be ours for it to
+    work. Exit code 1 if it is not Miredo's own failure, or if the backends differ.
 
     Example: `teredo-lab interop --backend netns --backend docker --html interop.html`
     """
@@ -118,8 +118,9 @@ def _print(grid: Grid) -> None:
     from lab.interop.grid import COMBINATIONS, Cell  # noqa: PLC0415
 
     head = report.columns(grid)
-    names = (f"{nat.replace('_', chr(10))} {'→' if outward else '←'}" for nat, outward in head)
-    table = Table(*_LEFT, *names, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in (*_LEFT, *(f"{nat.replace('_', chr(10))} →" if outward else "←" for nat, outward in head)):
+        table.add_column(name, no_wrap=True)
     for makers in COMBINATIONS:
         row = []
         for nat, outward in head:

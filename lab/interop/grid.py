@@ -1,8 +1,8 @@
-"""The interoperability grid: each client, server and relay, ours or Miredo, behind each NAT that RFC 4380 tells apart."""
+"""The interoperability grid: each client, server and relay, ours or Miredo, behind each kind of NAT of RFC 4380."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import product
 from typing import Final, Literal, NamedTuple
 
@@ -25,6 +25,11 @@ class Makers(NamedTuple):
     client: Maker
     server: Maker
     relay: Maker
+
+    def with_ours(self, parts: Collection[str]) -> Makers:
+        """The same with these parts ours."""
+        client, server, relay = ("ours" if part in parts else self[at] for at, part in enumerate(self._fields))
+        return Makers(client, server, relay)
 
 
 COMBINATIONS: Final = tuple(Makers(*makers) for makers in product(_PROGRAMS, repeat=3))

@@ -107,7 +107,8 @@ def markdown(grid: Grid, environment: Mapping[str, str]) -> str:
     lines = [
         *(f"- {what}: {value}" for what, value in environment.items()),
         "",
-        f"{summary(grid)}. Numbers are milliseconds to the first answer on a cold path, with {' / '.join(grid.backends)}.",
+        f"{summary(grid)}. Numbers are milliseconds to the first answer on a cold path,"
+        f" with {' / '.join(grid.backends)}.",
         "",
         f"| client | server | relay | {names} |",
         f"|---|---|---|{'---|' * len(head)}",
@@ -139,11 +140,11 @@ def html_text(grid: Grid, environment: Mapping[str, str]) -> str:
     return page(
         "Teredo, ours and Miredo's, with each other",
         _STYLE,
-        f"<p>{escape(summary(grid))}. Each cell is a client behind a NAT of its own that begins to talk to a native host"
-        " (→), or is called by it (←). Numbers are milliseconds to the first answer on a cold path, with"
-        f" {escape(' / '.join(grid.backends))}; choose one that says no to see why. Of cells in italics RFC 4380 promises"
-        f" nothing.</p><ul>{about}</ul><table class='grid'><tr><th>client</th><th>server</th><th>relay</th>{names}</tr>"
-        f"{rows}</table>{sections}",
+        f"<p>{escape(summary(grid))}. Each cell is a client behind a NAT of its own that begins to talk to a native"
+        " host (→), or is called by it (←). Numbers are milliseconds to the first answer on a cold path, with"
+        f" {escape(' / '.join(grid.backends))}; choose one that says no to see why. Of cells in italics RFC 4380"
+        f" promises nothing.</p><ul>{about}</ul><table class='grid'>"
+        f"<tr><th>client</th><th>server</th><th>relay</th>{names}</tr>{rows}</table>{sections}",
     )
 
 

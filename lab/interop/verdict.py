@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
-from lab.interop.grid import SYMMETRIC, Cell
+from lab.interop.grid import SYMMETRIC, Cell, Makers
 from lab.story import Line
 
-_PARTS: Final = ("client", "server", "relay")
+_PARTS: Final = Makers._fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Grid:
         parts = [part for part in _PARTS if getattr(cell.makers, part) == "miredo"]
         for count in range(0 if self.works(cell) else 1, len(parts) + 1):
             for chosen in combinations(parts, count):
-                twin = cell._replace(makers=cell.makers._replace(**dict.fromkeys(chosen, "ours")))
+                twin = cell._replace(makers=cell.makers.with_ours(chosen))
                 if self.works(twin):
                     return chosen
         return ()

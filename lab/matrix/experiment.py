@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from lab.check.recorder import Recorded
-from lab.matrix.packets import Line, stories
+from lab.matrix.packets import stories
 from lab.matrix.verdict import Try
 from lab.plan import Plan
 from lab.simulation import ClientNode, Simulation
 from lab.state import Lab
+from lab.story import Line
 from lab.teredo.address import Endpoint
 from lab.teredo.extensions import Extension
 from lab.topology.model import Topology
