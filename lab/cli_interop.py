@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from lab.interop.verdict import Found, Grid
 
 _LEFT: Final = ("client", "server", "relay")
+_HEADS: Final = {
+    "cone": "cone ",
+    "addr_restricted": "addr.\nrestr.",
+    "port_restricted": "port-\nrestr.",
+    "port_symmetric": "sym-\nmetr.",
+}
+"""Narrow ones, for a terminal of 80 columns."""
 
 
 def interop(
@@ -119,7 +126,7 @@ def _print(grid: Grid) -> None:
 
     head = report.columns(grid)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in (*_LEFT, *(f"{nat.replace('_', chr(10))} →" if outward else "←" for nat, outward in head)):
+    for name in (*_LEFT, *(f"{_HEADS[nat]}→" if outward else "←" for nat, outward in head)):
         table.add_column(name, no_wrap=True)
     for makers in COMBINATIONS:
         row = []

@@ -20,6 +20,25 @@ _STYLE: Final = """
 """
 
 
+_HEAD: Final = """# Ours and Miredo's, with each other
+
+`teredo-lab interop` runs each client with each server and each relay, ours or Debian's Miredo, behind each of the
+four kinds of NAT of RFC 4380, in both directions. Each cell has a client and a NAT of its own, so every path is cold:
+→ means that the client begins to talk to a native IPv6 host, ← that the host does. A cell works if ICMPv6, UDP, and a
+megabyte by TCP pass. `make interop` does that with both backends and writes this page.
+
+Whose fault a cell is that does not work is found out by replacing: the fewest parts of Miredo that have to be ours
+for the cell to work. Why it does not is read from the packets that crossed the lab's Internet.
+
+RFC 4380 promises nothing behind a symmetric NAT: section 5.2.1 has the client notice it and do without an address.
+Our client connects there by RFC 6081, and our relay as well. Miredo's client does not notice, and takes an address at
+which most others cannot reach it. That it talks to Miredo's own relay all the same is no accident: each bubble of
+that relay comes from another link-local IPv6 address, and the client's answer goes there. An answer to the right one
+proves, as the nonce of RFC 6081 does, that it is from the client that was asked, wherever its NAT lets it out.
+
+"""
+
+
 def mark(grid: Grid, cell: Cell) -> str:
     """``46`` or ``46/120``: milliseconds with each backend; ``no`` where a cell does not work."""
     return "/".join(_time(grid.found[backend][cell]) for backend in grid.backends)
@@ -101,10 +120,12 @@ def _failing(grid: Grid) -> Iterator[tuple[Cell, Found]]:
 
 
 def markdown(grid: Grid, environment: Mapping[str, str]) -> str:
-    """What docs/interop.md has below its introduction."""
+    """docs/interop.md."""
     head = columns(grid)
     names = " | ".join(f"{nat} {'→' if outward else '←'}" for nat, outward in head)
     lines = [
+        _HEAD.rstrip(),
+        "",
         *(f"- {what}: {value}" for what, value in environment.items()),
         "",
         f"{summary(grid)}. Numbers are milliseconds to the first answer on a cold path,"
@@ -117,7 +138,7 @@ def markdown(grid: Grid, environment: Mapping[str, str]) -> str:
         row = []
         for nat, outward in head:
             fault = blame(grid, cell := Cell(makers, nat, outward))
-            row.append(f"**no**: {fault}" if fault else mark(grid, cell))
+            row.append(f"no: {fault}" if fault else mark(grid, cell))
         lines.append(f"| {' | '.join((*makers, *row))} |")
     lines += ["", "## What does not work, and why"]
     for cell, found in _failing(grid):
