@@ -64,3 +64,5 @@ if [[ -r $trusted ]]; then cp "$trusted" "$CERTIFICATES"; fi # it stays: docker 
 for target in node miredo; do
     build "teredo-lab/$target:$VERSION" --target "$target" --build-arg BASE --build-arg SOURCE "${reach[@]}" "$@" || exit 1
 done
+# Those of earlier builds, which have no name any more; running containers keep theirs.
+docker image prune --force --filter label=org.teredo-lab.source >/dev/null || true

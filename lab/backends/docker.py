@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
 from lab.topology.rules import INTERNET
 
-_AT_ONCE: Final = 8
+AT_ONCE: Final = 8
 _POOLS: Final = ("172.16.0.0/12", "10.0.0.0/8")
 _TRIES: Final = 64
 _OVERLAP: Final = "overlap"
@@ -142,11 +142,6 @@ class DockerLab(Lab):
         total = len(made) + 1
         core = next(container for container in made if container.name == INTERNET)
         shared = _create(client, core, network, "shareable")
-        client.api.start(shared)
-        yield {"event": "progress", "what": "containers", "done": 1, "total": total}
-
-        def start(container: Container) -> None:
-            _start(client, container, network, f"container:{shared}", health=max(5, total))
 
         environment = {
             controller.NAME: self.name,
@@ -154,11 +149,24 @@ class DockerLab(Lab):
             controller.TOPOLOGY: json.dumps(topology),
             controller.MEASURE: "1" if measure else "0",
         }
-        checks = _create_controller(client, self.name, network, controller_address(subnet), shared, environment)
-        client.api.start(checks)
-        others = [container for container in made if container is not core]
-        for done, _ in enumerate(_side_by_side(start, others), 3):
-            yield {"event": "progress", "what": "containers", "done": done, "total": total}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            begun = pool.submit(client.api.start, shared)  # whose IPC namespace the others need to start, not to exist
+
+            def start_checks() -> None:
+                address = controller_address(subnet)
+                identity = _create_controller(client, self.name, network, address, shared, environment)
+                begun.result()
+                client.api.start(identity)
+
+            def start(container: Container) -> None:
+                health = max(5, total)
+                _start(client, container, network, f"container:{shared}", health=health, after=begun.result)
+
+            checks = pool.submit(start_checks)
+            others = [pool.submit(start, container) for container in made if container is not core]
+            for done, each in enumerate(as_completed([begun, checks, *others]), 1):
+                each.result()
+                yield {"event": "progress", "what": "containers", "done": done, "total": total}
 
     def refit(self, plan: Plan) -> list[str]:
         """Make those containers anew that another plan wants with other sysctls; returns their nodes' names."""
@@ -283,9 +291,18 @@ def _create(client: docker.DockerClient, container: Container, network: str, ipc
     )
 
 
-def _start(client: docker.DockerClient, container: Container, network: str, ipc: str, *, health: int = 5) -> None:
-    """Make and start a node's container."""
+def _start(
+    client: docker.DockerClient,
+    container: Container,
+    network: str,
+    ipc: str,
+    *,
+    health: int = 5,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Make a node's container, and start it once `after` returns."""
     identity = _create(client, container, network, ipc, health=health)
+    after()
     try:
         client.api.start(identity)
     except APIError as error:
@@ -340,7 +357,7 @@ def _remove(container: Running) -> None:
 
 
 def _side_by_side(work: Any, items: Iterable[Any]) -> Iterator[None]:  # noqa: ANN401 - a function of one item
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         yield from pool.map(work, items)
 
 

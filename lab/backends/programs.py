@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from lab import programs
 from lab.backends import linux, processes
 from lab.logs import set_up as set_up_logs
 from lab.plan import NodePlan, Program
-from lab.programs import PROBLEMS, PROGRAMS, Context
 from lab.state import Lab
 
 _SHUTDOWN_TIMEOUT = 1.0
@@ -69,7 +69,7 @@ class Forked:
     def start(self, node: NodePlan) -> None:
         """Start a node's programs, but for those that cannot run on this machine."""
         for program in node.programs:
-            why = PROBLEMS[program.kind]() if program.kind in PROBLEMS else None
+            why = programs.problem(program.kind)
             if why is not None:
                 self._reports.report(node.name, program.kind, "left out", why)
             else:
@@ -84,6 +84,8 @@ class Forked:
         self.start(node)
 
     def _spawn(self, node: str, program: Program) -> None:
+        run = programs.program(program.kind)  # here, so that all that are forked share it
+
         def main(events: int) -> None:
             if self._log is not None:
                 log = os.open(self._log(node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -96,8 +98,8 @@ class Forked:
             def notify(event: str, facts: dict[str, Any]) -> None:
                 os.write(events, json.dumps({"name": event, **facts}).encode() + b"\n")
 
-            context = Context(node, self._lab.node_directory(node), self._lab.control(node), notify)
-            PROGRAMS[program.kind](program.options, context)
+            context = programs.Context(node, self._lab.node_directory(node), self._lab.control(node), notify)
+            run(program.options, context)
 
         pid, events = processes.fork(main)
         self._running[pid] = node, program.kind

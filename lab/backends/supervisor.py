@@ -90,6 +90,7 @@ class Supervisor:
     async def _start_programs(self, tell: Tell, *, measure: bool) -> None:
         """Servers first, since clients ask them at once, then relays and hosts, then clients."""
         await self._nodes.programs.connect(lambda done, total: tell(progress("nodes", done, total)))
+        self._nodes.took("nodes there")
         self._shape_links(measured=False)
         self._nodes.ready()
         measured = asyncio.create_task(self._measure_nats(tell, measure=measure))

@@ -1,28 +1,40 @@
-"""The programs that a node can run, by the `kind` that a plan gives them."""
+"""The programs that a node can run, by the `kind` that a plan gives them; each is imported when it is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Final
 
-from lab.programs import miredo, teredo, upnp, web
 from lab.programs.base import Context, Run
 
-PROGRAMS: Final[dict[str, Run]] = {
-    "teredo-client": teredo.client,
-    "teredo-server": teredo.server,
-    "teredo-relay": teredo.relay,
-    "miredo-client": miredo.client,
-    "miredo-server": miredo.server,
-    "miredo-relay": miredo.relay,
-    "upnp": upnp.upnp,
-    "web": web.web,
+_PROGRAMS: Final = {
+    "teredo-client": ("teredo", "client"),
+    "teredo-server": ("teredo", "server"),
+    "teredo-relay": ("teredo", "relay"),
+    "miredo-client": ("miredo", "client"),
+    "miredo-server": ("miredo", "server"),
+    "miredo-relay": ("miredo", "relay"),
+    "upnp": ("upnp", "upnp"),
+    "web": ("web", "web"),
 }
+"""By kind, a module of this package, and the function in it that runs the program.
 
-PROBLEMS: Final[dict[str, Callable[[], str | None]]] = {
-    **dict.fromkeys(("miredo-client", "miredo-server", "miredo-relay"), miredo.problem),
-    "upnp": upnp.problem,
-}
-"""Of programs that not every machine can run: why this one cannot, if so."""
+A module whose programs not every machine can run has a function `problem` that says why this one cannot, if so.
+"""
 
-__all__ = ["PROBLEMS", "PROGRAMS", "Context", "Run"]
+
+def program(kind: str) -> Run:
+    """What runs a program of this kind. Raises KeyError."""
+    module, name = _PROGRAMS[kind]
+    run: Run = getattr(import_module(f"lab.programs.{module}"), name)
+    return run
+
+
+def problem(kind: str) -> str | None:
+    """Why this machine cannot run a program of this kind, or None. Raises KeyError."""
+    module = import_module(f"lab.programs.{_PROGRAMS[kind][0]}")
+    why: str | None = module.problem() if hasattr(module, "problem") else None
+    return why
+
+
+__all__ = ["Context", "Run", "problem", "program"]

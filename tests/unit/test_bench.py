@@ -1,0 +1,73 @@
+"""The benchmark: its labs are what it says, and a section that cannot be measured says why."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from lab.backends.containers import containers
+from lab.bench import __main__ as bench
+from lab.bench.containers import _CLIENTS
+from lab.bench.labs import every_kind, generated
+from lab.bench.section import Section
+from lab.nat.kinds import KINDS
+from lab.planner import plan
+from lab.topology.load import parse
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, sections: tuple[Section, ...]) -> tuple[int, str, str]:
+    monkeypatch.setattr(bench, "_SECTIONS", {section.name: section for section in sections})
+    app = Typer()
+    app.command()(bench.main)
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_generated_lab_has_its_clients_behind_nats_of_mixed_kinds() -> None:
+    topology = parse(generated(10, per_site=4).encode(), "bench", "bench")
+    assert [len(site.clients) for site in topology.sites.values()] == [4, 4, 2]
+    assert len({site.nat.name for site in topology.sites.values()}) == 3
+    assert set(parse(every_kind(20).encode(), "b", "b").sites) == {f"site{number}" for number in range(20)}
+    assert {site.nat.name for site in parse(every_kind(20).encode(), "b", "b").sites.values()} == set(KINDS)
+
+
+def test_the_lab_in_containers_is_of_20() -> None:
+    planned = plan(parse(generated(_CLIENTS).encode(), "bench", "bench"))
+    assert len(containers(planned, ipaddress.IPv4Network("10.0.0.0/24"))) + len(["the checks"]) == 20
+
+
+def test_figures_are_medians_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter((3.0, 1.0, 8.0))
+
+    def once(directory: Path) -> dict[str, float]:
+        assert directory.is_dir()
+        return {"up": next(figures)}
+
+    section = Section("a", "A lab", once)
+    code, out, _ = run("--runs", "3", "--json", monkeypatch=monkeypatch, sections=(section,))
+    found = json.loads(out)["sections"]["a"]
+    assert (code, found["medians"], found["runs"]) == (0, {"up": 3.0}, [{"up": 3.0}, {"up": 1.0}, {"up": 8.0}])
+
+
+def test_what_cannot_be_measured_is_left_out_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = Section("a", "A lab", lambda _: {}, lambda: "no engine answers")
+    code, out, _ = run(monkeypatch=monkeypatch, sections=(section,))
+    assert (code, "A lab: left out: no engine answers" in out) == (0, True)
+
+
+def test_a_run_that_fails_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(_: Path) -> dict[str, float]:
+        raise RuntimeError("teredo-lab up: it is broken")
+
+    code, _, err = run(monkeypatch=monkeypatch, sections=(Section("a", "A lab", once),))
+    assert (code, "a: teredo-lab up: it is broken" in err) == (1, True)
+
+
+def test_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = run("--only", "b", monkeypatch=monkeypatch, sections=(Section("a", "A lab", lambda _: {}),))
+    assert (code, "there is no section b; there are a" in err) == (2, True)
