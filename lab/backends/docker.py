@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container as Running
 from docker.utils.socket import frames_iter
 
@@ -30,7 +30,7 @@ from lab.backends.containers import (
     controller_address,
     room,
 )
-from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, engine, ensure_images, image
+from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, answering, engine, ensure_images, image
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
 from lab.topology.rules import INTERNET
@@ -47,9 +47,11 @@ _STARTING: Final = 30
 class DockerLab(Lab):
     """A lab in containers, running or not."""
 
+    @answering()
     def runs(self) -> bool:
         return self._controller() is not None
 
+    @answering()
     def down(self) -> bool:
         client = engine()
         found = client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}, ignore_removed=True)
@@ -63,7 +65,11 @@ class DockerLab(Lab):
     def ask(self, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         request = json.dumps({"command": command, **arguments}).encode() + b"\n"
         for line in self._pumped(request):
-            answer: dict[str, Any] = json.loads(line)
+            try:
+                answer: dict[str, Any] = json.loads(line)
+            except ValueError:  # what the engine says where the command in the container cannot be started
+                said = line.decode(errors="replace").strip()
+                raise StateError(f"lab {self.name!r} does not answer: {said}") from None
             if answer.get("event") == "end":
                 return
             if "problem" in answer:
@@ -73,6 +79,10 @@ class DockerLab(Lab):
 
     def _pumped(self, request: bytes) -> Iterator[bytes]:
         """The lines of an answer, by a small program in the controller's container."""
+        with answering():
+            yield from self._lines(request)
+
+    def _lines(self, request: bytes) -> Iterator[bytes]:
         running = self._controller()
         if running is None:
             raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
@@ -95,6 +105,7 @@ class DockerLab(Lab):
         finally:
             connection.close()
 
+    @answering()
     def log_text(self, node: str | None) -> str:
         running = self._controller() if node is None else self._container(node)
         if running is None:
@@ -105,7 +116,8 @@ class DockerLab(Lab):
     def execute(self, node: str, command: Sequence[str]) -> int:
         """Run a command in a node, on this terminal; returns its exit code. Raises StateError, MachineError."""
         node_facts(self.ask_once("status"), node)
-        running = self._container(node)
+        with answering():
+            running = self._container(node)
         if running is None:
             raise StateError(f"the container of {node} has gone")
         client = shutil.which("docker")
@@ -121,11 +133,13 @@ class DockerLab(Lab):
         for what in ensure_images(client):
             yield {"event": "progress", "what": what, "done": 0, "total": None}
         try:
-            network, subnet = _make_network(client, plan)
-            yield from self._start(client, plan, topology, network, subnet, measure=measure)
-        except (APIError, DockerException) as error:
-            self.down()
-            raise MachineError(f"the engine refused: {getattr(error, 'explanation', None) or error}") from error
+            with answering():
+                network, subnet = _make_network(client, plan)
+                yield from self._start(client, plan, topology, network, subnet, measure=measure)
+        except MachineError:
+            with contextlib.suppress(MachineError):
+                self.down()
+            raise
         yield from self.ask("start")
 
     def _start(
@@ -168,6 +182,7 @@ class DockerLab(Lab):
                 each.result()
                 yield {"event": "progress", "what": "containers", "done": done, "total": total}
 
+    @answering()
     def refit(self, plan: Plan) -> list[str]:
         """Make those containers anew that another plan wants with other sysctls; returns their nodes' names."""
         client = engine()
@@ -205,6 +220,7 @@ class DockerLab(Lab):
         return found[0] if found else None
 
 
+@answering()
 def docker_labs() -> list[DockerLab]:
     """The labs of which the engine has anything, running or not."""
     client = engine()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import docker
 from docker.context import ContextAPI
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 
 from lab.state import MachineError
 
@@ -46,6 +47,17 @@ def engine() -> docker.DockerClient:
             " yourself its use (group docker)"
         ) from error
     return client
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Makes a MachineError of what the engine refuses, and of its having gone."""
+    try:
+        yield
+    except APIError as error:
+        raise MachineError(f"the engine refused: {error.explanation or error}") from error
+    except (DockerException, OSError) as error:
+        raise MachineError(f"the Docker engine does not answer any more: {error}") from error
 
 
 def image(*, miredo: bool) -> str:

@@ -19,7 +19,8 @@ from tests.e2e.labs import COMMAND, SMALL, cli
 
 pytestmark = pytest.mark.docker
 
-ROUNDS = 20
+ROUNDS = 14
+"""With those in which the engine dies (test_engine_death.py), twenty."""
 
 
 @pytest.fixture
