@@ -145,6 +145,12 @@ class Lab:
         except OSError as error:
             raise MachineError(f"cannot enter {node}: {error}") from error
 
+    def entering(self, node: str) -> tuple[str, ...]:
+        """What to put before a command so that it runs in a node, without a terminal. Raises StateError."""
+        from lab.backends import netns  # noqa: PLC0415 - slow to import, and few commands need it
+
+        return netns.entering(self.ask_once("status"), node)
+
     def refit(self, plan: Plan) -> list[str]:
         """Make those nodes anew that cannot become another plan's while they run; returns their names."""
         return []

@@ -127,6 +127,9 @@ class DockerLab(Lab):
         options = ("-i", *terminal, "-e", f"TEREDO_LAB_NODE={node}", str(running.id))
         return subprocess.run((client, "exec", *options, *command), check=False).returncode
 
+    def entering(self, node: str) -> tuple[str, ...]:
+        return ("docker", "exec", "-i", self.container_name(node))
+
     def launch(self, plan: Plan, topology: dict[str, Any], *, measure: bool) -> Iterator[dict[str, Any]]:
         """Make the lab's containers and yield reports; the last is `up`, or `failed` with `why` and `log`."""
         client = engine()
@@ -208,6 +211,7 @@ class DockerLab(Lab):
     def _container(self, node: str) -> Running | None:
         return self._first({"label": [f"{LABEL}={self.name}", f"{NODE}={node}"]}, all_=True)
 
+    @answering()
     def container_name(self, node: str) -> str:
         """What the engine calls a node's container. Raises StateError."""
         running = self._container(node)

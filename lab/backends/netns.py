@@ -166,6 +166,18 @@ def execute(status: dict[str, Any], node: str, command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
+def entering(status: dict[str, Any], node: str) -> tuple[str, ...]:
+    """What to put before a command so that it runs in a node, with the node's name. Raises StateError."""
+    facts = node_facts(status, node)
+    process = f"/proc/{status['supervisor']}"
+    user = () if os.geteuid() == 0 else (f"--user={process}/ns/user", "--preserve-credentials")
+    spaces = (f"--net={process}/fd/{facts['netns_fd']}", f"--pid={process}/ns/pid", f"--mount={process}/ns/mnt")
+    # nsenter waits for its child, and would leave it behind if it were killed.
+    script = 'echo "$0" >/proc/sys/kernel/hostname; exec setpriv --pdeathsig TERM -- "$@"'
+    named = ("unshare", "--uts", "sh", "-c", script, node)
+    return ("nsenter", *user, *spaces, f"--wd={Path.cwd()}", *named)
+
+
 def _enter(supervisor_pid: int, netns_fd: int) -> None:
     """Move this process into a lab's namespaces: user first, since it gives the right to the others."""
     process = Path(f"/proc/{supervisor_pid}")

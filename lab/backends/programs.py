@@ -20,6 +20,11 @@ from lab.state import Lab
 _SHUTDOWN_TIMEOUT = 1.0
 
 
+def process_name(kind: str, node: str) -> str:
+    """What ps shows of a node's program: ``client:alice``."""
+    return f"{kind.rsplit('-', maxsplit=1)[-1]}:{node}"
+
+
 class Reports(Protocol):
     """Who is told what becomes of nodes and their programs."""
 
@@ -92,7 +97,7 @@ class Forked:
                 os.dup2(log, 1)
                 os.dup2(log, 2)
             self._enter(node)
-            linux.set_process_name(f"{program.kind.split('-')[-1]}:{node}")
+            linux.set_process_name(process_name(program.kind, node))
             set_up_logs(node=node)
 
             def notify(event: str, facts: dict[str, Any]) -> None:

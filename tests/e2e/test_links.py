@@ -149,7 +149,7 @@ def test_delay_is_there_or_refused_before_anything_is_made(tmp_path: Path) -> No
         return
     try:
         assert up.returncode == 0, up.stderr
-        lab = RunningLab("delayed")
+        lab = RunningLab("delayed", tmp_path)
         ping = lab.exec("alice", "ping", "-c", "5", "-q", "192.0.2.2").stdout
         average = float(ping.split(" = ")[1].split("/")[1])
         assert 76 < average < 90

@@ -104,10 +104,10 @@ def _coturn(lab: RunningLab, directory: Path) -> Iterator[str]:
     """coturn's STUN server at the Teredo server's two addresses; yields the first one."""
     first, second, *_ = lab.node("server")["ipv4"]
     options = ("-n", "-S", "--no-tls", "--no-dtls", "--no-cli", "--log-file=stdout", f"--pidfile={directory}/pid")
-    command = (*lab.inside("server"), "turnserver", *options, "-L", first, "-L", second)
+    command = (*lab.lab.entering("server"), "turnserver", *options, "-L", first, "-L", second)
     with (directory / "turnserver.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
         try:
-            listening = (*lab.inside("server"), "ss", "-Hlun", "sport", "=", "3478", "or", "sport", "=", "3479")
+            listening = (*lab.lab.entering("server"), "ss", "-Hlun", "sport", "=", "3478", "or", "sport", "=", "3479")
             until(lambda: len(subprocess.check_output(listening).splitlines()) >= 4)
             yield first
         finally:
@@ -136,7 +136,7 @@ def judged(catalogue: RunningLab, tmp_path_factory: pytest.TempPathFactory) -> d
             running_ = {}
             for client, node in status.items():
                 if node["role"] == "client" and not ("home_router" in POINTS[node["site"]][0] and client[-1] != "a"):
-                    command = (*catalogue.inside(client), "turnutils_natdiscovery", test)
+                    command = (*catalogue.lab.entering(client), "turnutils_natdiscovery", test)
                     options = ("-L", node["ipv4"][0], "-l", port, server)
                     time.sleep(0.02)  # it does not repeat a packet that is lost when two hosts draw one port at once
                     running_[client] = subprocess.Popen((*command, *options), stdout=subprocess.PIPE, text=True)

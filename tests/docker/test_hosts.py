@@ -1,0 +1,34 @@
+"""The nodes of a lab in containers, looked at from inside by testinfra: the same as in namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab.plan import NodePlan
+from lab.testing.running import RunningLab, running
+from tests.e2e.hosts import EVERYTHING, NAMES, TOPOLOGY, planned
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    with running(TOPOLOGY, tmp_path_factory.mktemp("hosts"), backend="docker") as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("look", EVERYTHING, ids=lambda look: look.__name__)
+@pytest.mark.parametrize("node", NAMES)
+def test_a_node_is_what_its_plan_says(
+    look: Callable[[RunningLab, NodePlan], None], node: str, nodes: RunningLab
+) -> None:
+    look(nodes, planned(nodes).node(node))
+
+
+def test_a_capture_is_of_the_node_and_ends(nodes: RunningLab) -> None:
+    with nodes.capture("internet", "any") as capture:
+        assert nodes.reaches("alice", "web")
+    assert ("2001:db8:0:3::2",) in capture.fields("teredo && icmpv6.type == 128", "ipv6.dst")
+    assert nodes.host("internet").process.filter(comm="tcpdump") == []
