@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,23 @@ from lab.plan import TRUNK
 
 _PORT: Final = 4789
 _LINK_MTU: Final = 1500
+_ETH_P_IP: Final = 0x0800
+_ETH_P_ARP: Final = 0x0806
+_ARP_REQUEST: Final = 1
+_BROADCAST: Final = b"\xff" * 6
+
+
+def _announce() -> None:
+    """Tell the trunk where our address is (a gratuitous ARP): who was here before with it had another one, as engines
+    from 28 on make them up."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind((TRUNK, _ETH_P_ARP))
+        hardware = sender.getsockname()[4]
+        with IPRoute() as ip:
+            (address,) = ip.get_addr(family=socket.AF_INET, index=socket.if_nametoindex(TRUNK))
+        own = socket.inet_aton(address.get_attr("IFA_ADDRESS"))
+        body = struct.pack("!HHBBH6s4s6s4s", 1, _ETH_P_IP, 6, 4, _ARP_REQUEST, hardware, own, bytes(6), own)
+        sender.send(_BROADCAST + hardware + struct.pack("!H", _ETH_P_ARP) + body)
 
 
 def join(node: str, tunnels: Sequence[Tunnel]) -> None:
@@ -40,5 +58,6 @@ def join(node: str, tunnels: Sequence[Tunnel]) -> None:
                 if tunnel.bridge is not None:
                     index = socket.if_nametoindex(tunnel.interface)
                     ip.link("set", index=index, master=socket.if_nametoindex(tunnel.bridge), state="up")
+        _announce()
     except (NetlinkError, OSError) as error:
         raise NodeError(f"{node}: the kernel refused a link over {TRUNK} (does it have VXLAN?): {error}") from error

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +28,6 @@ PATIENCE: Final = 600.0
 _serial = itertools.count()
 
 Completed = subprocess.CompletedProcess[str]
-
-_CAPTURE: Final = 'tcpdump "$@" & pid=$!; cat >/dev/null; kill -INT $pid; wait $pid'
-"""Ends in an orderly way when its input does, whatever is between us and the node."""
 
 
 def command(*arguments: str, timeout: float = PATIENCE, **options: Any) -> Completed:
@@ -144,25 +140,20 @@ class RunningLab:
     def capture(self, node: str, interface: str, *expression: str) -> Iterator[Capture]:
         """Record what passes an interface of a node for a while; `expression` is tcpdump's, UDP by default."""
         path = self.directory / f"{self.name}-{node}-{next(_serial)}.pcap"
-        options = ("-Z", "root", "-U", "--immediate-mode", "-n", "-s", "0", "-B", "16384", "-i", interface, "-w", "-")
-        script = ("sh", "-c", _CAPTURE, "capture", *options, *(expression or ("udp",)))
+        python = "python" if self.backend == "docker" else sys.executable
+        command = (python, "-m", "lab.testing.record", interface, " ".join(expression) or "udp")
         with path.open("wb") as file:
             process = subprocess.Popen(
-                (*self.lab.entering(node), *script), stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
+                (*self.lab.entering(node), *command), stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
             )
         assert process.stderr is not None
         assert process.stdin is not None
-        said = []
-        for line in process.stderr:
-            if b"listening on" in line:
-                break
-            said.append(line.decode())
-        else:
-            raise AssertionError(f"tcpdump did not start: {''.join(said)}")
+        said = process.stderr.readline()
+        if said != b"recording\n":
+            raise AssertionError(f"{node}: {(said + process.stderr.read()).decode()}")
         try:
             yield Capture(path)
         finally:
-            _written(path)
             process.stdin.close()
             process.wait(timeout=10)
             process.stderr.close()
@@ -178,14 +169,6 @@ class RunningLab:
         for name, text in texts.items():
             (self.directory / f"{self.name}-{name}").write_text(text)
         return sorted(self.directory.glob(f"{self.name}-*"))
-
-
-def _written(path: Path) -> None:
-    """Wait until a capture has taken in what has passed: until its file no longer grows."""
-    before = -1
-    while (size := path.stat().st_size) != before:
-        before = size
-        time.sleep(0.2)
 
 
 class CannotStartError(Exception):
