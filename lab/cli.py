@@ -18,7 +18,6 @@ from rich.text import Text
 from lab import state
 from lab.backends import base
 from lab.cli_conformance import conformance
-from lab.cli_doctor import doctor
 from lab.cli_interop import interop
 from lab.cli_link import link
 from lab.cli_matrix import matrix
@@ -44,7 +43,6 @@ app.command()(link)
 app.command()(matrix)
 app.command()(conformance)
 app.command()(interop)
-app.command()(doctor)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}

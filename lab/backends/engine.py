@@ -25,7 +25,7 @@ CHECKS: Final = "checks"
 CONTROLLER: Final = "org.teredo-lab.controller"
 _SOURCE: Final = "org.teredo-lab.source"
 
-_SCRIPT: Final = Path(__file__).parents[2] / "tools" / "images.sh"
+_TREE: Final = Path(__file__).parents[2]
 _CONNECTIONS: Final = 16
 _TIMEOUT: Final = 120
 
@@ -33,13 +33,8 @@ _TIMEOUT: Final = 120
 @lru_cache(maxsize=1)
 def engine() -> docker.DockerClient:
     """The engine that the command `docker` would use. Raises MachineError."""
-    return connected(_TIMEOUT)
-
-
-def connected(timeout: int) -> docker.DockerClient:
-    """That engine, if it answers within so many seconds each time. Raises MachineError."""
     try:
-        options: dict[str, Any] = {"timeout": timeout, "max_pool_size": _CONNECTIONS}
+        options: dict[str, Any] = {"timeout": _TIMEOUT, "max_pool_size": _CONNECTIONS}
         if "DOCKER_HOST" not in os.environ and (context := ContextAPI.get_current_context()).Host:
             options |= {"base_url": context.Host, "tls": context.TLSConfig}
             client = docker.DockerClient(**options)
@@ -75,24 +70,18 @@ def ensure_images(client: docker.DockerClient) -> Iterator[str]:
 
     Raises MachineError.
     """
+    script = _TREE / "tools/images.sh"
+    source = _run([str(script), "--source"]).strip() if script.exists() else None
     tags = [image(miredo=miredo) for miredo in (False, True)]
-    if all(is_fresh(client, tag) for tag in tags):
+    if all(_is_there(client, tag, source) for tag in tags):
         return
-    if not _SCRIPT.exists():
+    if source is None:
         raise MachineError(f"the images {' and '.join(tags)} are missing: build them in a checkout of the project")
     yield "building images"
-    _run([str(_SCRIPT)])
+    _run([str(script)])
 
 
-@lru_cache(maxsize=1)
-def _source() -> str | None:
-    """What tells the source of this checkout apart from others; None where this is no checkout."""
-    return _run([str(_SCRIPT), "--source"]).strip() if _SCRIPT.exists() else None
-
-
-def is_fresh(client: docker.DockerClient, tag: str) -> bool:
-    """Whether an image is there, and made of this source."""
-    source = _source()
+def _is_there(client: docker.DockerClient, tag: str, source: str | None) -> bool:
     try:
         labels = client.images.get(tag).labels or {}
     except ImageNotFound:

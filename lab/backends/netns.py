@@ -19,8 +19,7 @@ from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
 from lab.state import Lab, MachineError, StateError, node_facts
 
-TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
-"""Where Debian keeps tools, out of an ordinary user's PATH."""
+_TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
 _NO_TC = "the command tc is missing: install the package iproute2"
@@ -36,7 +35,7 @@ def preflight(plan: Plan) -> None:
     missing = []
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         missing.append("/dev/net/tun cannot be opened: load the module (modprobe tun) or allow its use (chmod 666)")
-    os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:{TOOLS}"
+    os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}"
     firewalls = [node.firewall for node in plan.nodes if node.firewall is not None]
     imperfect = any(network.qualities for network in plan.networks)
     for command, whose, needed in (
@@ -65,12 +64,12 @@ def preflight(plan: Plan) -> None:
     if slow and shutil.which("tc") is not None and not has_netem():
         missing.append(f"links of {', '.join(slow)}: they need netem, and {NO_NETEM}")
     if missing:
-        raise MachineError("\n".join((*missing, "`teredo-lab doctor` tells more")))
+        raise MachineError("\n".join(missing))
 
 
 def why_no_netem() -> str | None:
     """What this machine lacks to delay packets; None if it can."""
-    if shutil.which("tc", path=f"{os.environ.get('PATH', '/usr/bin:/bin')}:{TOOLS}") is None:
+    if shutil.which("tc", path=f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}") is None:
         return _NO_TC
     return None if has_netem() else NO_NETEM
 
