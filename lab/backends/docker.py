@@ -267,7 +267,7 @@ def _create(client: docker.DockerClient, container: Container, network: str, ipc
     """A node's container, not started, whose health is looked at every so many seconds; returns its id."""
     settings = container.settings
     return make(
-        client,
+        client.api,
         f"teredo-lab-{settings.lab}-{container.name}",
         image=image(miredo=container.miredo),
         environment={SETTINGS: settings.model_dump_json(exclude_defaults=True)},
@@ -302,7 +302,7 @@ def _create_controller(
     client: docker.DockerClient, lab: str, network: str, address: str, shared: str, environment: dict[str, str]
 ) -> str:
     return make(
-        client,
+        client.api,
         f"teredo-lab-{lab}-{CHECKS}",
         image=image(miredo=False),
         command=["python", "-m", "lab.controller"],
@@ -315,11 +315,8 @@ def _create_controller(
     )
 
 
-def make(
-    client: docker.DockerClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any
-) -> str:
+def make(api: docker.APIClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any) -> str:
     """Make a container with no rights but those that `host` gives it; returns its id. Raises APIError."""
-    api = client.api
     config = api.create_host_config(cap_drop=["ALL"], security_opt=["no-new-privileges"], pids_limit=512, **host)
     ends = {network: api.create_endpoint_config(ipv4_address=address) for network, address in networks.items()}
     created = api.create_container(

@@ -49,9 +49,21 @@ def engine() -> docker.DockerClient:
         return connect()
     except (DockerException, OSError) as error:
         raise MachineError(
-            f"no Docker engine answers ({error}): start Docker, or the engine by hand (tools/engine.sh up), or allow"
-            f" yourself its use (group docker); {DOCTOR} (--backend docker)"
+            f"no Docker engine answers ({reason(error)}): start Docker, or the engine by hand (tools/engine.sh up), or"
+            f" allow yourself its use (group docker); {DOCTOR}"
         ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Why an engine does not answer: the system's own words, where the library wraps errors in errors."""
+    pending: list[object] = [error]
+    while pending:
+        this = pending.pop(0)
+        if isinstance(this, OSError) and this.strerror:
+            return this.strerror
+        if isinstance(this, BaseException):
+            pending += [*this.args, this.__cause__, this.__context__]
+    return str(error)
 
 
 def image(*, miredo: bool) -> str:

@@ -75,16 +75,14 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """What there is of Docker. Without an engine, `problem` says why it does not answer.
+    """The engine or, without one, why none answers at `host` (DOCKER_HOST).
 
-    `commands`: versions of `docker`, `docker compose` and `docker buildx`, None where they are missing. `container`: what
-    a container with a node's rights can do, if that was tried.
+    `container`: what a container with a node's rights can do, if that was tried.
     """
 
     engine: Engine | None
     problem: str | None
     host: str | None
-    commands: Mapping[str, str | None]
     container: Trial | None = None
 
 
@@ -92,9 +90,9 @@ class Docker:
 class Facts:
     """All that is known. Sizes are in bytes.
 
-    `commands`: their versions, None for those that are missing. `namespaces`: what can be done in namespaces as this
-    user; `others`: whether ordinary users can have them, asked by root. `sysctls`: those that restrict user namespaces,
-    where there are any. `checkout`: whether the project's own scripts are here.
+    `commands`, `docker_commands`: their versions, None for those that are missing. `namespaces`: what can be done in
+    namespaces as this user; `others`: whether ordinary users can have them, asked by root. `sysctls`: those that restrict
+    user namespaces, where there are any. `checkout`: whether the project's own scripts are here.
     """
 
     root: bool
@@ -108,4 +106,5 @@ class Facts:
     others: Trial | None
     sysctls: Mapping[str, int]
     docker: Docker
+    docker_commands: Mapping[str, str | None]
     memory: int

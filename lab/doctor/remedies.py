@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 DOCTOR: Final = "`teredo-lab doctor` tells what else this machine has and lacks"
@@ -27,12 +26,11 @@ def module(name: str) -> str:
     return f"load it (modprobe {name}; on Ubuntu it may be in the package linux-modules-extra-$(uname -r))"
 
 
-def install(packages: Sequence[str], *, debian: bool, root: bool) -> str:
-    """How to install packages: the command where there is apt, else words."""
-    names = " ".join(packages)
+def install(package: str, *, debian: bool, root: bool) -> str:
+    """How to install a package: the command where there is apt, else words."""
     if not debian:
-        return f"install it with your system's package manager (Debian calls it {names})"
-    return f"{sudo(root=root)}apt-get install -y --no-install-recommends {names}"
+        return f"install it with your system's package manager (Debian calls it {package})"
+    return f"{sudo(root=root)}apt-get install -y --no-install-recommends {package}"
 
 
 def sudo(*, root: bool) -> str:

@@ -115,11 +115,10 @@ def _tell(writing: int, **result: Any) -> None:
 def try_out(steps: Iterable[str]) -> dict[str, str | None]:
     """Try steps here, in a network that nobody else needs; what was said against each, None where it worked."""
     linux.use_system_tools()
-    results = {}
-    for step in steps:
+    results: dict[str, str | None] = dict.fromkeys(steps)
+    for step in results:
         try:
             _STEPS[step]()
-            results[step] = None
         except (OSError, NetlinkError, NodeError, TunError) as error:
             results[step] = _text(error)
     return results
@@ -128,6 +127,8 @@ def try_out(steps: Iterable[str]) -> dict[str, str | None]:
 def _text(error: Exception) -> str:
     if isinstance(error, NetlinkError):
         return os.strerror(error.code)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error).removeprefix(f"{_NAME}: ")
 
 
@@ -160,9 +161,9 @@ def _quality(quality: LinkQuality) -> None:
     run_tool(_NAME, ("tc", "qdisc", "del", "dev", "lo", "root"))
 
 
-def _nat(kind: str, firewall: Firewall) -> None:
-    apply_firewall(kind, firewall)
-    remove_firewall(kind, firewall)
+def _nat(firewall: Firewall) -> None:
+    apply_firewall(_NAME, firewall)
+    remove_firewall(_NAME, firewall)
 
 
 def _nats() -> dict[str, Callable[[], None]]:
@@ -172,7 +173,7 @@ def _nats() -> dict[str, Callable[[], None]]:
         for hosts in range(1, len(_INSIDE) + 1):
             engine = engines.choose(behaviour, hosts)
             if (step := nat_step(engine, kind)) not in steps:
-                steps[step] = partial(_nat, kind, _rules_of(behaviour, hosts, engine))
+                steps[step] = partial(_nat, _rules_of(behaviour, hosts, engine))
     return steps
 
 
