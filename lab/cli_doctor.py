@@ -15,7 +15,7 @@ from lab.backends import base
 from lab.console import MACHINE, Backend, Json, out
 
 if TYPE_CHECKING:
-    from lab.doctor.judgement import Finding
+    from lab.doctor.findings import Finding
 
 _PLACES = {"netns": "network namespaces", "docker": "containers"}
 _MARKS = {
@@ -57,8 +57,8 @@ def _print(findings: list[Finding], backend: str) -> None:
             table.add_row(Text(group, "bold"), "", "")
         table.add_row(f"  {finding.name}", _MARKS[finding.status], Text(finding.found))
     out.print(table)
-    for finding in findings:
-        if finding.status != "ok":
+    for status in ("missing", "optional-missing"):
+        for finding in (each for each in findings if each.status == status):
             out.print(
                 f"{finding.group}: {finding.name}, for {finding.purpose}:",
                 highlight=False,
@@ -71,4 +71,4 @@ def _print(findings: list[Finding], backend: str) -> None:
         verdict = Text(f"labs in {_PLACES[backend]} cannot run here: {', '.join(lacking)}", "red")
     else:
         verdict = Text(f"labs in {_PLACES[backend]} can run here", "green")
-    out.print(verdict)
+    out.print(verdict, soft_wrap=True)

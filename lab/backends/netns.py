@@ -16,7 +16,7 @@ from lab.backends import isolation, linux
 from lab.doctor import trial
 from lab.doctor.commands import BY_NAME
 from lab.doctor.facts import Step
-from lab.doctor.remedies import DOCTOR, TUN, USER_NAMESPACES, module
+from lab.doctor.remedies import DOCTOR, TUN, USER_NAMESPACES, modprobe
 from lab.link import NETEM
 from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
@@ -24,7 +24,7 @@ from lab.state import Lab, MachineError, StateError, node_facts
 
 _NO_TC = "the command tc is missing: install the package iproute2"
 
-_NO_NETEM = f"this kernel has no sch_netem: {module('sch_netem')}, or leave out delay, jitter and reorder"
+_NO_NETEM = f"this kernel has no sch_netem: load it ({modprobe('sch_netem')}), or leave out delay, jitter and reorder"
 
 
 def preflight(plan: Plan) -> None:

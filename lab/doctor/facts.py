@@ -91,8 +91,8 @@ class Facts:
     """All that is known. Sizes are in bytes.
 
     `commands`, `docker_commands`: their versions, None for those that are missing. `namespaces`: what can be done in
-    namespaces as this user; `others`: whether ordinary users can have them, asked by root. `sysctls`: those that restrict
-    user namespaces, where there are any. `checkout`: whether the project's own scripts are here.
+    namespaces as this user; `others`: whether ordinary users can have them, asked by root. `sysctls`: those that
+    restrict user namespaces, where there are any. `checkout`: whether the project's own scripts are here.
     """
 
     root: bool

@@ -21,9 +21,9 @@ USER_NAMESPACES: Final = (
 )
 
 
-def module(name: str) -> str:
-    """How to get a part of the kernel."""
-    return f"load it (modprobe {name}; on Ubuntu it may be in the package linux-modules-extra-$(uname -r))"
+def modprobe(modules: str) -> str:
+    """How to get parts of the kernel."""
+    return f"modprobe {modules}; on Ubuntu it may be in the package linux-modules-extra-$(uname -r)"
 
 
 def install(package: str, *, debian: bool, root: bool) -> str:
