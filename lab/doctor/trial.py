@@ -61,7 +61,7 @@ class Attempt:
                 if not part:
                     return Trial(**json.loads(text)) if text else Trial("the process that tried it died")
                 text += part
-            return Trial(f"nothing came of it within {timeout:.0f} s")
+            return Trial(f"nothing came of it within {timeout:g} s")
         finally:
             os.close(self._reading)
             os.killpg(self._pid, signal.SIGKILL)
