@@ -113,7 +113,7 @@ class Tried:
     def _remedy(self, failed: Sequence[str], problem: str) -> str:
         missing = [name for what in failed for name in _COMMANDS.get(what, ()) if name in self.missing]
         if missing:
-            return f"get {' and '.join(dict.fromkeys(missing))} first, as told below"
+            return f"get {' and '.join(dict.fromkeys(missing))} first"
         if _TOO_LONG in problem:
             return "run as root: the kernel takes messages of 208 KiB from ordinary users, and these rules are longer"
         sudo = remedies.sudo(root=self.root)

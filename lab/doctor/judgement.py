@@ -162,7 +162,7 @@ def _command(command: Command, facts: Facts) -> Judged:
         remedy = f"{remedies.sudo(root=facts.root)}make packages (it starts no daemon)"
     else:
         remedy = remedies.install(command.package, debian=facts.debian, root=facts.root)
-    found = version or "there"
+    found = version or "found"
     if command.package.startswith("miredo") and not facts.root:
         found += "; labs of ordinary users leave it out"
     needed_by = NETNS if command.required else NONE

@@ -32,7 +32,7 @@ def docker(facts: Facts) -> Iterator[Judged]:
     ):
         version = facts.docker_commands[name]
         remedy = f"tools/engine.sh {script}" if facts.checkout else f"install the package {packages}, or Docker's own"
-        yield Judged(name, "not found" if version is None else None, version or "there", what, remedy, needed_by)
+        yield Judged(name, "not found" if version is None else None, version or "found", what, remedy, needed_by)
     if engine is None:
         return
     bad = {tag: state for tag, state in engine.images.items() if state != "fresh"}

@@ -117,8 +117,8 @@ def test_an_ordinary_user_is_told_that_miredo_is_not_for_them() -> None:
 def test_what_needs_a_missing_command_is_put_down_to_that() -> None:
     steps = {**WORKS, Step.LOSS: "the command nft is missing", CGN: "the command nft is missing"}
     found = lacking(without("nft", namespaces=Trial(steps=steps)))
-    assert found["loss"].remedy == "get nft first, as told below"
-    assert found["NATs by nftables"].remedy == "get nft first, as told below"
+    assert found["loss"].remedy == "get nft first"
+    assert found["NATs by nftables"].remedy == "get nft first"
     assert found["nft"].status == "missing"
 
 
