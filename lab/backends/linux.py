@@ -81,6 +81,12 @@ def mount_own() -> None:
     mount("proc", "/proc", "proc", MS_NOSUID_NODEV_NOEXEC)
 
 
+def is_mapped(user: int) -> bool:
+    """Whether there is such a user in this user namespace, whom root could become."""
+    ranges = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return any(int(first) <= user < int(first) + int(count) for first, _, count in ranges)
+
+
 def become(user: int) -> None:
     """Give root up for an ordinary user, for good. Raises OSError."""
     os.setgroups([])

@@ -40,7 +40,7 @@ def collect(*, containers: bool) -> Facts:
     """All facts. `containers`: also try what a container can do, where there are an engine and images."""
     root = os.geteuid() == 0
     namespaces = trial.start(trial.everything())  # forked first: from here on there are threads
-    others = trial.start((), become=_NOBODY) if root else None
+    others = trial.start((), become=_NOBODY) if root and linux.is_mapped(_NOBODY) else None
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         docker = pool.submit(_docker, containers=containers)
         commands = pool.map(_version, COMMANDS)
