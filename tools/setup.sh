@@ -18,8 +18,8 @@ readonly POLICY_MARK="# teredo-lab: temporary"
 readonly HALF_MADE=.venv/.half-made
 readonly TOLD=.venv/.without-optional
 
-# What is needed, as command:package.
-readonly LAB=(iptables-restore:iptables nft:nftables ipset:ipset conntrack:conntrack ip:iproute2 ping:iputils-ping
+# What is needed, as command:package. lab/doctor/commands.py has the same list, and what each is for.
+readonly LAB=(iptables-restore:iptables nft:nftables ipset:ipset conntrack:conntrack ip:iproute2 tc:iproute2 ping:iputils-ping
     sysctl:procps ethtool:ethtool)
 readonly TESTS=(tshark:tshark tcpdump:tcpdump turnserver:coturn upnpc:miniupnpc)
 # Optional: what they are for is left out where they are missing.

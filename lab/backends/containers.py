@@ -28,7 +28,7 @@ CAPABILITIES: Final = ("NET_ADMIN", "NET_RAW")
 MIREDO_CAPABILITIES: Final = ("CHOWN", "SETUID", "SETGID", "KILL")
 """Miredo gives up root for a user of its own; it does not start without one of these."""
 
-_IPV6: Final = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default", "lo")}
+IPV6: Final = {f"net.ipv6.conf.{scope}.disable_ipv6": "0" for scope in ("all", "default", "lo")}
 """Docker switches IPv6 off where the network of a container has none."""
 
 BRIDGE_FILTER: Final = "net.bridge."
@@ -127,7 +127,7 @@ def room(plan: Plan) -> int:
 
 def sysctls(node: NodePlan) -> dict[str, str]:
     """What the engine has to set, since a container's /proc/sys cannot be written."""
-    wanted = node.sysctls | _IPV6 | (node.firewall.sysctls if node.firewall is not None else {})
+    wanted = node.sysctls | IPV6 | (node.firewall.sysctls if node.firewall is not None else {})
     if node.nat is not None and node.nat.setup.behaviour.hairpin:
         return wanted
     return {key: value for key, value in wanted.items() if not key.startswith(BRIDGE_FILTER)}

@@ -31,6 +31,7 @@ from lab.backends.containers import (
     room,
 )
 from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, answering, engine, ensure_images, image
+from lab.doctor.remedies import DOCTOR
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
 from lab.topology.rules import INTERNET
@@ -245,7 +246,7 @@ def preflight(plan: Plan) -> None:
     """See to it that the engine can run this plan, before anything is made. Raises MachineError."""
     kind = engine().info().get("OSType")
     if kind != "linux":
-        raise MachineError(f"the Docker engine runs containers of {kind}: the lab needs Linux containers")
+        raise MachineError(f"the Docker engine runs containers of {kind}: the lab needs Linux containers; {DOCTOR}")
 
 
 def _make_network(client: docker.DockerClient, plan: Plan) -> tuple[str, ipaddress.IPv4Network]:
@@ -293,8 +294,8 @@ def _subnets(plan: Plan) -> Iterator[ipaddress.IPv4Network]:
 def _create(client: docker.DockerClient, container: Container, network: str, ipc: str, *, health: int = 5) -> str:
     """A node's container, not started, whose health is looked at every so many seconds; returns its id."""
     settings = container.settings
-    return _made(
-        client,
+    return make(
+        client.api,
         f"teredo-lab-{settings.lab}-{container.name}",
         image=image(miredo=container.miredo),
         environment={SETTINGS: settings.model_dump_json(exclude_defaults=True)},
@@ -337,8 +338,8 @@ def _start(
 def _create_controller(
     client: docker.DockerClient, lab: str, network: str, address: str, shared: str, environment: dict[str, str]
 ) -> str:
-    return _made(
-        client,
+    return make(
+        client.api,
         f"teredo-lab-{lab}-{CHECKS}",
         image=image(miredo=False),
         command=["python", "-m", "lab.controller"],
@@ -351,10 +352,8 @@ def _create_controller(
     )
 
 
-def _made(
-    client: docker.DockerClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any
-) -> str:
-    api = client.api
+def make(api: docker.APIClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any) -> str:
+    """Make a container with no rights but those that `host` gives it; returns its id. Raises APIError."""
     config = api.create_host_config(cap_drop=["ALL"], security_opt=["no-new-privileges"], pids_limit=512, **host)
     ends = {network: api.create_endpoint_config(ipv4_address=address) for network, address in networks.items()}
     created = api.create_container(

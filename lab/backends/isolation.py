@@ -39,11 +39,8 @@ def run(
     """
     status = 1
     try:
-        flags = linux.NEWNS | linux.NEWPID | linux.NEWNET
         os.setsid()
-        linux.unshare(flags if user is None else flags | linux.NEWUSER)
-        if user is not None:
-            _map_user(*user)
+        linux.isolate(user)
         if os.fork() == 0:
             _supervise(plan, topology, lab, tell, measure=measure)
         status = 0
@@ -56,12 +53,6 @@ def run(
         os._exit(status)
 
 
-def _map_user(uid: int, gid: int) -> None:
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-
-
 def _supervise(plan: Plan, topology: dict[str, Any], lab: Lab, tell: Tell, *, measure: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     pid = str(Path("/proc/self").readlink())  # our number outside: /proc is still the host's
@@ -70,8 +61,7 @@ def _supervise(plan: Plan, topology: dict[str, Any], lab: Lab, tell: Tell, *, me
         lock.write(pid)
         lock.flush()
         linux.set_process_name(f"lab:{plan.name}")
-        linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE)
-        linux.mount("proc", "/proc", "proc", linux.MS_NOSUID_NODEV_NOEXEC)
+        linux.mount_own()
         lab.hosts_file.touch()
         linux.mount(str(lab.hosts_file), "/etc/hosts", None, linux.MS_BIND)
         _raise_file_limit()

@@ -6,10 +6,12 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import shutil
 import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 NEWNS: Final = 0x00020000
@@ -28,7 +30,10 @@ _SIOCETHTOOL = 0x8946
 _ETHTOOL_GLINK = 0x0A
 _IFF_RUNNING = 0x40
 
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
+
+_SYSTEM_TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,6 +60,54 @@ def mount(source: str, target: str, fstype: str | None, flags: int, data: str = 
     options = data.encode() or None
     result = _libc.mount(source.encode(), target.encode(), kind, ctypes.c_ulong(flags), options)
     _check(result, f"mount {target}")
+
+
+def isolate(user: tuple[int, int] | None) -> None:
+    """Move into a lab's namespaces; the next child is process 1 there, and has `mount_own` to call. Raises OSError.
+
+    `user` is the ordinary user's (uid, gid) that becomes root in a user namespace, or None for real root.
+    """
+    flags = NEWNS | NEWPID | NEWNET
+    unshare(flags if user is None else flags | NEWUSER)
+    if user is not None:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user[0]} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {user[1]} 1")
+
+
+def mount_own() -> None:
+    """Part from the mounts of others, and see the processes of the own PID namespace alone. Raises OSError."""
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID_NODEV_NOEXEC)
+
+
+def is_mapped(user: int) -> bool:
+    """Whether there is such a user in this user namespace, whom root could become."""
+    ranges = (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    return any(int(first) <= user < int(first) + int(count) for first, _, count in ranges)
+
+
+def become(user: int) -> None:
+    """Give root up for an ordinary user, for good. Raises OSError."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")  # or /proc/self would still be root's
+
+
+def _path() -> str:
+    path = os.environ.get("PATH", "/usr/bin:/bin")
+    return path if path.endswith(_SYSTEM_TOOLS) else f"{path}:{_SYSTEM_TOOLS}"
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a command, also of one that is kept out of an ordinary user's PATH."""
+    return shutil.which(name, path=_path())
+
+
+def use_system_tools() -> None:
+    """Have this process and its children find the commands that `find_tool` finds."""
+    os.environ["PATH"] = _path()
 
 
 def set_process_name(name: str) -> None:

@@ -8,34 +8,31 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lab.backends import isolation, linux
+from lab.doctor import trial
+from lab.doctor.commands import BY_NAME
+from lab.doctor.facts import Step
+from lab.doctor.remedies import DOCTOR, TUN, USER_NAMESPACES, modprobe
 from lab.link import NETEM
 from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
 from lab.state import Lab, MachineError, StateError, node_facts
 
-_TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
-
-
 _NO_TC = "the command tc is missing: install the package iproute2"
 
-NO_NETEM = (
-    "this kernel has no sch_netem: load it (modprobe sch_netem; on Ubuntu it is in the package"
-    " linux-modules-extra-$(uname -r)), or leave out delay, jitter and reorder"
-)
+_NO_NETEM = f"this kernel has no sch_netem: load it ({modprobe('sch_netem')}), or leave out delay, jitter and reorder"
 
 
 def preflight(plan: Plan) -> None:
     """See to it that the machine can run this plan, before anything is made. Raises MachineError."""
     missing = []
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        missing.append("/dev/net/tun cannot be opened: load the module (modprobe tun) or allow its use (chmod 666)")
-    os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}"
+        missing.append(f"/dev/net/tun cannot be opened: {TUN}")
+    linux.use_system_tools()
     firewalls = [node.firewall for node in plan.nodes if node.firewall is not None]
     imperfect = any(network.qualities for network in plan.networks)
     for command, whose, needed in (
@@ -46,14 +43,10 @@ def preflight(plan: Plan) -> None:
         ("tc", "links", imperfect),
     ):
         if needed and shutil.which(command) is None:
-            package = {"iptables-restore": "iptables", "nft": "nftables", "tc": "iproute2"}.get(command, command)
+            package = BY_NAME[command].package
             missing.append(f"the command {command} is missing, and {whose} need it: install the package {package}")
-    if os.geteuid() != 0 and not _user_namespaces():
-        missing.append(
-            "unprivileged user namespaces are switched off: run as root, or allow them"
-            " (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000,"
-            " and on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
-        )
+    if os.geteuid() != 0 and trial.start(()).result().problem is not None:
+        missing.append(f"unprivileged user namespaces are switched off: {USER_NAMESPACES}")
     slow = [
         f"{node} ({option})"
         for network in plan.networks
@@ -62,41 +55,21 @@ def preflight(plan: Plan) -> None:
         if getattr(quality, option)
     ]
     if slow and shutil.which("tc") is not None and not has_netem():
-        missing.append(f"links of {', '.join(slow)}: they need netem, and {NO_NETEM}")
+        missing.append(f"links of {', '.join(slow)}: they need netem, and {_NO_NETEM}")
     if missing:
-        raise MachineError("\n".join(missing))
+        raise MachineError("\n".join([*missing, DOCTOR]))
 
 
 def why_no_netem() -> str | None:
     """What this machine lacks to delay packets; None if it can."""
-    if shutil.which("tc", path=f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_TOOLS}") is None:
+    if linux.find_tool("tc") is None:
         return _NO_TC
-    return None if has_netem() else NO_NETEM
+    return None if has_netem() else _NO_NETEM
 
 
 def has_netem() -> bool:
-    """Whether the kernel can delay packets; tried in a child, with a namespace of its own."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with contextlib.suppress(OSError):
-            linux.unshare(linux.NEWNET if os.geteuid() == 0 else linux.NEWUSER | linux.NEWNET)
-            command = ("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
-            status = subprocess.run(command, capture_output=True, check=False).returncode
-        os._exit(min(status, 1))
-    return os.waitpid(pid, 0)[1] == 0
-
-
-def _user_namespaces() -> bool:
-    """Try it in a child: no sysctl tells the whole truth."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with contextlib.suppress(OSError):
-            linux.unshare(linux.NEWUSER | linux.NEWNET)
-            status = 0
-        os._exit(status)
-    return os.waitpid(pid, 0)[1] == 0
+    """Whether the kernel can delay packets."""
+    return trial.start([Step.DELAY]).result().steps.get(Step.DELAY, "not tried") is None
 
 
 def launch(plan: Plan, topology: dict[str, Any], lab: Lab, *, measure: bool = True) -> Iterator[dict[str, Any]]:

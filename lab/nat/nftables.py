@@ -21,7 +21,11 @@ from lab.plan import Firewall, udp_timeouts
 TABLE: Final = "nat_lab"
 
 PORTS: Final = 2048
-"""External ports that a NAT draws from before it begins anew."""
+"""External ports of one address that a NAT draws from before it begins anew."""
+
+ALL_PORTS: Final = 4096
+"""As many at most of all its addresses; twice as many are too long a message to the kernel for an ordinary user, whose
+buffer has 208 KiB."""
 
 FLOW_TIMEOUT: Final = 2
 """Seconds that conntrack keeps a flow by itself; so much longer than its mapping it may live."""
@@ -238,13 +242,17 @@ class _Ruleset:
         if self._preserving:
             yield f"udp sport >= {FIRST_PORT} udp sport < {POOL[0]} udp sport != @taken{index} snat to {address}"
         numbered = ((str(number), str(port)) for number, port in enumerate(self._ports(index)))
-        yield f"meta l4proto udp snat to {address} : numgen inc mod {PORTS} map {_map(numbered)}"
+        yield f"meta l4proto udp snat to {address} : numgen inc mod {self._count} map {_map(numbered)}"
+
+    @property
+    def _count(self) -> int:
+        return min(PORTS, ALL_PORTS // len(self.nat.external))
 
     def _ports(self, index: int) -> Sequence[int]:
         if self._behaviour.ports is PortChoice.SEQUENTIAL:
-            return self.nat.sequence(PORTS)
+            return self.nat.sequence(self._count)
         pool = POOL if self._preserving else range(FIRST_PORT, LAST_PORT + 1)
-        return Random(f"{self.nat.seed}/{index}").sample(pool, PORTS)  # noqa: S311 - not a secret
+        return Random(f"{self.nat.seed}/{index}").sample(pool, self._count)  # noqa: S311 - not a secret
 
     def _on_leaving(self) -> Iterator[str]:
         yield "type filter hook postrouting priority 150;"

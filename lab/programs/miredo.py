@@ -13,6 +13,7 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.rtnl import RTMGRP_IPV6_IFADDR, RTMGRP_LINK
 
+from lab.backends import linux
 from lab.programs import daemon
 from lab.programs.base import Context
 from lab.teredo.address import PORT, is_teredo, packed
@@ -30,10 +31,8 @@ def problem() -> str | None:
         user = pwd.getpwnam(_USER).pw_uid
     except KeyError:
         return f"there is no user {_USER!r}, which Debian's package makes"
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        first, _, count = map(int, line.split())
-        if first <= user < first + count:
-            return None
+    if linux.is_mapped(user):
+        return None
     return f"Miredo gives up root for the user {_USER!r}, and an ordinary user's lab has only one user: run as root"
 
 

@@ -12,22 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.doctor.commands import COMMANDS
 from lab.state import ENVIRONMENT, all_labs
 from tests.e2e.labs import RunningLab, running
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
-TOOLS = {
-    "iptables-restore": "iptables",
-    "ipset": "ipset",
-    "conntrack": "conntrack",
-    "tcpdump": "tcpdump",
-    "tshark": "tshark",
-    "ethtool": "ethtool",
-    "turnserver": "coturn",
-    "upnpc": "miniupnpc",
-    "miniupnpd": "miniupnpd-nftables",
-    "ping": "iputils-ping",
-}
+TOOLS = {command.name: command.package for command in COMMANDS if not command.name.startswith("miredo")}
 
 
 def missing() -> str | None:

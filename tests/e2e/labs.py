@@ -20,7 +20,7 @@ from lab.teredo.runner import ask
 from lab.testing import running as anywhere
 from lab.testing.running import COMMAND, Completed, command
 
-__all__ = ["COMMAND", "SMALL", "RunningLab", "arrives", "cli", "mapped", "running", "until"]
+__all__ = ["COMMAND", "SMALL", "Completed", "RunningLab", "arrives", "cli", "mapped", "running", "until"]
 
 TIMEOUT = 120.0
 

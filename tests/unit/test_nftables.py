@@ -159,8 +159,15 @@ def test_each_address_counts_its_own_ports() -> None:
     text = built(NatBehaviour(ports=PortChoice.SEQUENTIAL, addresses=3))
     assert drawn(text, 0) == drawn(text, 1) == drawn(text, 2)
     assert [chains(text)[f"draw{index}"][-1].split(" map ")[0] for index in range(3)] == [
-        f"meta l4proto udp snat to {address} : numgen inc mod 2048" for address in EXTERNAL[:3]
+        f"meta l4proto udp snat to {address} : numgen inc mod 1365" for address in EXTERNAL[:3]
     ]
+
+
+@pytest.mark.parametrize(("addresses", "each"), [(1, 2048), (2, 2048), (4, 1024), (16, 256)])
+def test_all_addresses_together_have_no_more_ports_than_an_ordinary_user_can_load(addresses: int, each: int) -> None:
+    external = tuple(IPv4Address("198.51.100.7") + number for number in range(addresses))
+    text = firewall(NatSetup(NatBehaviour(ports=PortChoice.RANDOM, addresses=addresses), external, HOSTS)).nftables
+    assert [len(drawn(text, index)) for index in range(addresses)] == [each] * addresses
 
 
 def test_random_ports_come_from_the_seed_and_never_twice() -> None:
