@@ -30,10 +30,10 @@ def _announce() -> None:
         sender.bind((TRUNK, _ETH_P_ARP))
         hardware = sender.getsockname()[4]
         with IPRoute() as ip:
-            (address,) = ip.get_addr(family=socket.AF_INET, index=socket.if_nametoindex(TRUNK))
-        own = socket.inet_aton(address.get_attr("IFA_ADDRESS"))
-        body = struct.pack("!HHBBH6s4s6s4s", 1, _ETH_P_IP, 6, 4, _ARP_REQUEST, hardware, own, bytes(6), own)
-        sender.send(_BROADCAST + hardware + struct.pack("!H", _ETH_P_ARP) + body)
+            for address in ip.get_addr(family=socket.AF_INET, index=socket.if_nametoindex(TRUNK)):
+                own = socket.inet_aton(address.get_attr("IFA_ADDRESS"))
+                body = struct.pack("!HHBBH6s4s6s4s", 1, _ETH_P_IP, 6, 4, _ARP_REQUEST, hardware, own, bytes(6), own)
+                sender.send(_BROADCAST + hardware + struct.pack("!H", _ETH_P_ARP) + body)
 
 
 def join(node: str, tunnels: Sequence[Tunnel]) -> None:
