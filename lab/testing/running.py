@@ -192,10 +192,12 @@ def running(
         path = topology
     up = command("up", str(path), "--name", name, "--backend", backend, "--json")
     lab = RunningLab(name, directory, backend)
+    if up.returncode != 0:
+        with contextlib.suppress(MachineError):
+            lab.lab.down()
+        why = re.sub(r"^teredo-lab: ", "", up.stderr.strip())
+        raise CannotStartError(f"teredo-lab up: exit code {up.returncode}: {why}", lacking=up.returncode == 3)
     try:
-        if up.returncode != 0:
-            why = re.sub(r"^teredo-lab: ", "", up.stderr.strip())
-            raise CannotStartError(f"teredo-lab up: exit code {up.returncode}: {why}", lacking=up.returncode == 3)
         yield lab
     finally:
         lab.lab.down()
