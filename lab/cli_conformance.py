@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.backends import base
-from lab.console import FAILED, MACHINE, Backend, Json, fail, out, progress_bar
-from lab.launch import fresh
+from lab.console import FAILED, Backend, Json, out, progress_bar
+from lab.launch import fresh, none_left_out
 from lab.plan import Plan
 from lab.topology.model import Topology
 
@@ -38,9 +38,7 @@ def conformance(
     topology, planned = _lab(program)
     results: list[dict[str, Any]] = []
     with fresh(topology, planned, backend) as (lab, nodes):
-        for node in nodes:
-            if node["state"] == "left out":
-                fail(MACHINE, f"{node['name']}: {node['reason']}")
+        none_left_out(nodes)
         with progress_bar(quiet=as_json) as show:
             for answer in lab.ask("conformance"):
                 results.append(answer["result"])

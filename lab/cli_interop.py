@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.backends import base
-from lab.console import BAD_INPUT, FAILED, MACHINE, Json, err, fail, known_backend, out, progress_bar, write
-from lab.launch import fresh
+from lab.console import BAD_INPUT, FAILED, Json, err, fail, known_backend, out, progress_bar, write
+from lab.launch import fresh, none_left_out
 
 if TYPE_CHECKING:
     from lab.interop.grid import Cell
@@ -63,7 +63,7 @@ def interop(
 
     if unknown := set(nat or ()) - set(NATS):
         fail(BAD_INPUT, f"unknown kind of NAT {', '.join(sorted(unknown))}; the grid has {', '.join(NATS)}")
-    backends = dict.fromkeys(map(known_backend, backend))
+    backends = list(dict.fromkeys(map(known_backend, backend)))
     nats = [each for each in NATS if not nat or each in nat]
     found = {}
     with progress_bar(quiet=as_json) as show:
@@ -95,13 +95,11 @@ def _run(nats: list[str], backend: str, progress: Progress) -> dict[Cell, Found]
     planned = plan(described).model_copy(update={"name": f"interop-{backend}"})
     progress("bringing up", 0, len(planned.nodes))
     with fresh(described, planned, backend) as (lab, nodes):
-        for node in nodes:
-            if node["state"] == "left out":
-                fail(MACHINE, f"{node['name']}: {node['reason']}")
+        none_left_out(nodes)
         return measured(lab, cells(nats), planned, nodes, progress)
 
 
-def _environment(backends: dict[str, None]) -> dict[str, str]:
+def _environment(backends: list[str]) -> dict[str, str]:
     about = {"kernel": f"{platform.system()} {platform.release()}", "Miredo": _miredo()}
     if "docker" in backends:
         from lab.backends.engine import engine  # noqa: PLC0415 - slow to import
@@ -143,9 +141,7 @@ def _print(grid: Grid) -> None:
         style="dim",
         highlight=False,
     )
-    for cell in grid.cells:
-        if not grid.works(cell):
-            found = next(found[cell] for found in grid.found.values() if not found[cell].works)
-            line = f"{report.title(cell)}: at fault: {report.blame(grid, cell)}. {found.diagnosis}"
-            out.print(line, style="yellow" if grid.good(cell) else "red", highlight=False, soft_wrap=True)
+    for cell, found in report.failing(grid):
+        line = f"{report.title(cell)}: at fault: {report.blame(grid, cell)}. {found.diagnosis}"
+        out.print(line, style="yellow" if grid.good(cell) else "red", highlight=False, soft_wrap=True)
     (out if grid.all_good else err).print(report.summary(grid), highlight=False)

@@ -82,3 +82,10 @@ def fresh(topology: Topology, plan: Plan, backend: str) -> Iterator[tuple[Lab, l
         fail(FAILED, error)
     finally:
         lab.down()
+
+
+def none_left_out(nodes: list[dict[str, Any]]) -> None:
+    """Leave with what the machine lacks if it cannot run the program of a node."""
+    for node in nodes:
+        if node["state"] == "left out":
+            fail(MACHINE, f"{node['name']}: {node['reason']}")

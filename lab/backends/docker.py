@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Final
@@ -57,7 +57,8 @@ class DockerLab(Lab):
         client = engine()
         found = client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}, ignore_removed=True)
         networks = client.networks.list(filters={"label": f"{LABEL}={self.name}"})
-        _all(_remove, found)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(_remove, found))
         for network in networks:
             with contextlib.suppress(NotFound):
                 network.remove()
@@ -373,13 +374,3 @@ def _remove(container: Running) -> None:
                 raise
             with contextlib.suppress(APIError):
                 container.wait(condition="removed")
-
-
-def _side_by_side(work: Any, items: Iterable[Any]) -> Iterator[None]:  # noqa: ANN401 - a function of one item
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(work, items)
-
-
-def _all(work: Any, items: Iterable[Any]) -> None:  # noqa: ANN401 - a function of one item
-    for _ in _side_by_side(work, items):
-        pass

@@ -10,7 +10,7 @@ import shutil
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,11 @@ _IFF_RUNNING = 0x40
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
+
+SO_TIMESTAMPNS: Final = 35
+_SO_ATTACH_FILTER = 26
+_INSTRUCTION = 8
+"""Bytes of one of BPF's."""
 
 _SYSTEM_TOOLS = "/usr/sbin:/sbin:/usr/local/sbin"
 
@@ -113,6 +118,20 @@ def use_system_tools() -> None:
 def set_process_name(name: str) -> None:
     """The name that ps shows, cut to 15 bytes."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def attach_filter(packets: socket.socket, instructions: Iterable[Sequence[int]]) -> None:
+    """Have the kernel pass on only what a program of classic BPF takes; what came in before it stood is thrown away.
+
+    Instructions are code, jump if true, jump if false, constant. Raises OSError.
+    """
+    lines = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+    program = ctypes.create_string_buffer(lines, len(lines))
+    header = struct.pack("@HP", len(lines) // _INSTRUCTION, ctypes.addressof(program))
+    packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+    with contextlib.suppress(BlockingIOError):
+        while packets.recv(1, socket.MSG_DONTWAIT):
+            pass
 
 
 def current_netns() -> int:

@@ -245,4 +245,4 @@ async def _recorded(
     with recorder.listening():
         await check.phase(phase, total, probes_)
     for packet in recorder.packets:
-        tell({"event": "packet", "packet": [packet.at, *packet.source, *packet.to, packet.data.hex()]})
+        tell({"event": "packet", "packet": packet.told()})

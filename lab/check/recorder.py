@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from lab.backends import linux
 from lab.check.wire import Wire
 from lab.places import Places
 from lab.teredo.address import Endpoint, host_text
 
-_SO_TIMESTAMPNS = 35
 _SIZE: Final = 2048
 
 # Outer protocol UDP, not a fragment but the first.
@@ -33,13 +33,23 @@ class Recorded(NamedTuple):
     to: Endpoint
     data: bytes
 
+    def told(self) -> list[Any]:
+        """The same as JSON can have it."""
+        return [self.at, *self.source, *self.to, self.data.hex()]
+
+    @classmethod
+    def heard(cls, told: Sequence[Any]) -> Recorded:
+        """What was told."""
+        at, host, port, to, to_port, data = told
+        return cls(at, Endpoint(host, port), Endpoint(to, to_port), bytes.fromhex(data))
+
 
 class Recorder(Wire):
     """Opened in the node that is the Internet; `packets` holds what has passed."""
 
     def __init__(self, places: Places, node: str) -> None:
         super().__init__(places, node, _FILTER, size=_SIZE, buffer=1 << 24)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, linux.SO_TIMESTAMPNS, 1)
         self.packets: list[Recorded] = []
 
     def _arrived(self, data: bytes, ancillary: Sequence[bytes]) -> None:

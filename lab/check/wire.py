@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 
+from lab.backends import linux
 from lab.places import Places
 from lab.plan import TRUNK
 
 _ETH_P_IP = 0x0800
 _PACKET_HOST = 0
-_SO_ATTACH_FILTER = 26
 
 Instruction = tuple[int, int, int, int]
 """Of classic BPF: code, jump if true, jump if false, constant."""
@@ -27,16 +25,10 @@ class Wire:
         self, places: Places, node: str, instructions: Sequence[Instruction], *, size: int, buffer: int
     ) -> None:
         """`size`: how much of a packet is read; `buffer`: how much may wait, in bytes."""
-        lines = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
         self._size = size
-        self._program = ctypes.create_string_buffer(lines, len(lines))
         self._socket = places.open(node, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP))
-        header = struct.pack("@HP", len(instructions), ctypes.addressof(self._program))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        with contextlib.suppress(BlockingIOError):
-            while self._socket.recv(1):  # what came in before the filter stood
-                pass
+        linux.attach_filter(self._socket, instructions)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -11,7 +11,6 @@ from lab.interop.grid import Cell
 from lab.interop.verdict import Found
 from lab.plan import Plan
 from lab.state import Lab
-from lab.teredo.address import Endpoint
 
 Progress = Callable[[str, int, int], None]
 """Takes what is going on, how much of it is done, and how much there is."""
@@ -32,8 +31,7 @@ def measured(
         pairs = [each for each, cell in wanted.items() if not any(probes[cell].values())]
         for answer in lab.ask("check", pairs=pairs, probes=kinds, cold=True, record=kinds == ["icmp6"]):
             if answer["event"] == "packet":
-                at, host, port, to, to_port, data = answer["packet"]
-                packets.append(Recorded(at, Endpoint(host, port), Endpoint(to, to_port), bytes.fromhex(data)))
+                packets.append(Recorded.heard(answer["packet"]))
             elif answer["event"] == "pair":
                 progress(" and ".join(kinds), answer["done"], answer["total"])
                 for result in answer["results"]:

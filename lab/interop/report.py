@@ -110,7 +110,7 @@ def summary(grid: Grid) -> str:
     return text
 
 
-def _failing(grid: Grid) -> Iterator[tuple[Cell, Found]]:
+def failing(grid: Grid) -> Iterator[tuple[Cell, Found]]:
     """The cells that do not work, each as the first backend has found it in which it does not."""
     for cell in grid.cells:
         for found in grid.found.values():
@@ -141,7 +141,7 @@ def markdown(grid: Grid, environment: Mapping[str, str]) -> str:
             row.append(f"no: {fault}" if fault else mark(grid, cell))
         lines.append(f"| {' | '.join((*makers, *row))} |")
     lines += ["", "## What does not work, and why"]
-    for cell, found in _failing(grid):
+    for cell, found in failing(grid):
         lines += ["", f"### {title(cell)}", "", f"At fault: {blame(grid, cell)}. {found.diagnosis}", ""]
         lines += [f"    {each.at:8.1f} ms  {each.source} → {each.to}  {each.what}" for each in found.packets[:_SHOWN]]
     return "\n".join(lines) + "\n"
@@ -157,7 +157,7 @@ def html_text(grid: Grid, environment: Mapping[str, str]) -> str:
         for makers in COMBINATIONS
     )
     about = "".join(f"<li>{escape(what)}: {escape(value)}</li>" for what, value in environment.items())
-    sections = "".join(_section(grid, cell, found) for cell, found in _failing(grid))
+    sections = "".join(_section(grid, cell, found) for cell, found in failing(grid))
     return page(
         "Teredo, ours and Miredo's, with each other",
         _STYLE,

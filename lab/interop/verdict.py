@@ -58,7 +58,7 @@ class Grid:
         Empty if the cell works, or if it does not even with ours alone.
         """
         parts = [part for part in _PARTS if getattr(cell.makers, part) == "miredo"]
-        for count in range(0 if self.works(cell) else 1, len(parts) + 1):
+        for count in range(len(parts) + 1):
             for chosen in combinations(parts, count):
                 twin = cell._replace(makers=cell.makers.with_ours(chosen))
                 if self.works(twin):

@@ -12,7 +12,6 @@ from lab.plan import Plan
 from lab.simulation import ClientNode, Simulation
 from lab.state import Lab
 from lab.story import Line
-from lab.teredo.address import Endpoint
 from lab.teredo.extensions import Extension
 from lab.topology.model import Topology
 from lab.topology.pairs import Pair, pairs
@@ -36,8 +35,7 @@ def measured(lab: Lab, topology: Topology, plan: Plan, progress: Progress, *, re
     packets: list[Recorded] = []
     for answer in lab.ask("check", pairs=list(wanted), probes=["icmp6"], cold=True, record=record):
         if answer["event"] == "packet":
-            at, host, port, to, to_port, data = answer["packet"]
-            packets.append(Recorded(at, Endpoint(host, port), Endpoint(to, to_port), bytes.fromhex(data)))
+            packets.append(Recorded.heard(answer["packet"]))
         elif answer["event"] == "pair":
             progress("pairs", answer["done"], answer["total"])
             for result in answer["results"]:

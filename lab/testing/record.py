@@ -5,7 +5,6 @@ tcpdump cannot: where it runs as root it wants to become somebody else, which a 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import socket
@@ -14,8 +13,8 @@ import subprocess
 import sys
 from typing import Final
 
-_SO_ATTACH_FILTER: Final = 26
-_SO_TIMESTAMPNS: Final = 35
+from lab.backends import linux
+
 _ETH_P_ALL: Final = 3
 _BUFFER: Final = 1 << 24
 _LONGEST: Final = 1 << 16
@@ -33,16 +32,12 @@ def _opened(interface: str, expression: str) -> socket.socket:
     if compiled.returncode != 0:
         raise ValueError(compiled.stderr.strip())
     lines = [tuple(map(int, line.split())) for line in compiled.stdout.splitlines()[1:]]
-    program = b"".join(struct.pack("=HBBI", *line) for line in lines)
-    buffer = ctypes.create_string_buffer(program, len(program))
     heard = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
     if interface != "any":
         heard.bind((interface, _ETH_P_ALL))
-    heard.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(lines), ctypes.addressof(buffer)))
-    heard.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    heard.setsockopt(socket.SOL_SOCKET, linux.SO_TIMESTAMPNS, 1)
     heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-    while select.select([heard], [], [], 0)[0]:  # what came in before the filter stood
-        heard.recv(1)
+    linux.attach_filter(heard, lines)
     return heard
 
 

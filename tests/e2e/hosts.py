@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from lab.backends.programs import process_name
 from lab.nat.upnp import HTTP_PORT
@@ -103,3 +106,12 @@ def files(lab: RunningLab, node: NodePlan) -> None:
 
 
 EVERYTHING = (interfaces_and_addresses, routes, sockets, processes, files)
+
+
+@pytest.mark.parametrize("look", EVERYTHING, ids=lambda look: look.__name__)
+@pytest.mark.parametrize("node", NAMES)
+def test_a_node_is_what_its_plan_says(
+    look: Callable[[RunningLab, NodePlan], None], node: str, nodes: RunningLab
+) -> None:
+    """For the modules that import it, each with a fixture `nodes` of its backend."""
+    look(nodes, planned(nodes).node(node))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from lab.plan import NodePlan
 from lab.testing.running import RunningLab, running
-from tests.e2e.hosts import EVERYTHING, NAMES, TOPOLOGY, planned
+from tests.e2e.hosts import TOPOLOGY, test_a_node_is_what_its_plan_says
+
+__all__ = ["test_a_node_is_what_its_plan_says"]
 
 pytestmark = pytest.mark.e2e
 
@@ -17,14 +18,6 @@ pytestmark = pytest.mark.e2e
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with running(TOPOLOGY, tmp_path_factory.mktemp("hosts")) as lab:
         yield lab
-
-
-@pytest.mark.parametrize("look", EVERYTHING, ids=lambda look: look.__name__)
-@pytest.mark.parametrize("node", NAMES)
-def test_a_node_is_what_its_plan_says(
-    look: Callable[[RunningLab, NodePlan], None], node: str, nodes: RunningLab
-) -> None:
-    look(nodes, planned(nodes).node(node))
 
 
 def test_a_command_ends_with_the_exit_code_and_output_that_it_has_in_the_node(nodes: RunningLab) -> None:
