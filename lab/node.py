@@ -18,13 +18,14 @@ from pyroute2 import IPRoute
 from pyroute2.conntrack import Conntrack
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lab.plan import Firewall, Interface, NodePlan, Route
+from lab.plan import Firewall, Interface, Neighbour, NodePlan, Route
 
 _OPTIONAL = "net.bridge."
 """These are there only where the bridge netfilter module is, and without it nothing has to be switched off. A container
 cannot switch it off; it costs time, and no rule of ours is for packets that a bridge passes on."""
 
 _SCOPE_LINK = 253
+NUD_PERMANENT: Final = 0x80
 
 NO_LINK_LOCAL: Final[dict[str, Any]] = {
     "IFLA_AF_SPEC": {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
@@ -58,6 +59,8 @@ def configure(node: NodePlan) -> None:
             indexes = {"lo": 1}
             for interface in node.interfaces:
                 indexes[interface.name] = _interface(ip, interface)
+            for neighbour in node.neighbours:
+                _neighbour(ip, "add", neighbour, indexes)
             for route in node.routes:
                 _route(ip, "add", route, indexes)
             for rule in node.rules:
@@ -72,8 +75,14 @@ def _interface(ip: IPRoute, interface: Interface) -> int:
         ip.link("set", index=index, **NO_LINK_LOCAL)
     for address in interface.addresses:
         _address(ip, "add", index, address)
-    ip.link("set", index=index, mtu=interface.mtu, state="up")
+    own = {"address": interface.mac} if interface.mac else {}
+    ip.link("set", index=index, mtu=interface.mtu, state="up", **own)
     return index
+
+
+def _neighbour(ip: IPRoute, change: str, neighbour: Neighbour, indexes: dict[str, int]) -> None:
+    index = indexes[neighbour.interface]
+    ip.neigh(change, dst=neighbour.address, lladdr=neighbour.mac, ifindex=index, state=NUD_PERMANENT)
 
 
 def _address(ip: IPRoute, change: str, index: int, address: str) -> None:
@@ -133,6 +142,12 @@ def reconfigure(old: NodePlan, new: NodePlan) -> None:
                 changes += [("del", address) for address in had if address not in interface.addresses]
                 for change, address in changes:
                     _address(ip, change, indexes[interface.name], address)
+            for change, neighbours in (
+                ("del", set(old.neighbours) - set(new.neighbours)),
+                ("replace", set(new.neighbours) - set(old.neighbours)),
+            ):
+                for neighbour in neighbours:
+                    _neighbour(ip, change, neighbour, indexes)
             for route in new.routes:  # also those that went with an address
                 if route not in old.routes or route.via is not None:
                     _route(ip, "replace", route, indexes)

@@ -26,10 +26,14 @@ class _Frozen(BaseModel):
 
 
 class Interface(_Frozen):
-    """One interface of a node. `addresses` are written with a prefix length, for example ``192.0.2.1/32``."""
+    """One interface of a node. `addresses` are written with a prefix length, for example ``192.0.2.1/32``.
+
+    `mac` stays the same whatever becomes of the addresses; empty: whatever the kernel makes up.
+    """
 
     name: str
     network: str
+    mac: str = ""
     addresses: tuple[str, ...] = ()
     mtu: int = 1500
     ipv6: bool = False
@@ -67,6 +71,14 @@ class Route(_Frozen):
     via: str | None = None
     kind: Literal["unicast", "blackhole", "unreachable"] = "unicast"
     table: int = 254
+
+
+class Neighbour(_Frozen):
+    """Who has an address on a link. Asked for, it would be one of 1,024 that all namespaces of a machine share."""
+
+    interface: str
+    address: str
+    mac: str
 
 
 class SourceRule(_Frozen):
@@ -124,6 +136,7 @@ class NodePlan(_Frozen):
     nat: Nat | None = None
     interfaces: tuple[Interface, ...] = ()
     sysctls: dict[str, str] = {}
+    neighbours: tuple[Neighbour, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[SourceRule, ...] = ()
     firewall: Firewall | None = None

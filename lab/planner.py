@@ -14,7 +14,7 @@ from typing import Any, Final
 from lab.check.expectation import expectations
 from lab.nat import engines
 from lab.nat.setup import NatSetup
-from lab.plan import TRUNK, Interface, Nat, Network, NodePlan, Plan, Program, Route, SourceRule
+from lab.plan import TRUNK, Interface, Nat, Neighbour, Network, NodePlan, Plan, Program, Route, SourceRule
 from lab.teredo.extensions import ALL
 from lab.topology.addressing import CORE, VANTAGE, Addresses, allocate, gateway, guest, inside_hosts, vantage
 from lab.topology.model import (
@@ -109,12 +109,45 @@ def plan(topology: Topology) -> Plan:
         )
         for name, site in topology.sites.items()
     )
+    networks = (*links, *lans)
     return Plan(
         name=topology.name,
-        nodes=(core, *public, *nested, *clients),
-        networks=(*links, *lans),
+        nodes=_acquainted((core, *public, *nested, *clients), networks),
+        networks=networks,
         expectations=expectations(topology),
     )
+
+
+def _acquainted(nodes: Sequence[NodePlan], networks: Sequence[Network]) -> tuple[NodePlan, ...]:
+    """The same nodes with MAC addresses, and with each network's first member and the others knowing each other's."""
+    of = {
+        (node.name, interface.name): interface.model_copy(update={"mac": _mac(node.name, interface.name)})
+        for node in nodes
+        for interface in node.interfaces
+    }
+    known: dict[str, list[Neighbour]] = {node.name: [] for node in nodes}
+    for network in networks:
+        first, *others = network.members
+        for other in others:
+            for (node, interface), there in ((first, of[other]), (other, of[first])):
+                known[node] += (
+                    Neighbour(interface=interface, address=address.split("/")[0], mac=there.mac)
+                    for address in there.addresses
+                )
+    return tuple(
+        node.model_copy(
+            update={
+                "interfaces": tuple(of[node.name, interface.name] for interface in node.interfaces),
+                "neighbours": tuple(known[node.name]),
+            }
+        )
+        for node in nodes
+    )
+
+
+def _mac(node: str, interface: str) -> str:
+    """A locally administered address, of the node's name alone: it outlives changes of the node's addresses."""
+    return (b"\x02\0" + zlib.crc32(f"{node}/{interface}".encode()).to_bytes(4, "big")).hex(":")
 
 
 def _core(topology: Topology, public: Sequence[NodePlan], addresses: Addresses) -> NodePlan:

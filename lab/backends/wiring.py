@@ -17,9 +17,6 @@ from lab.plan import Firewall, Network, Plan
 FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
 
-BRIDGE_ADDRESS = "02:00:00:00:00:01"
-"""Of every LAN's gateway. A bridge without an address of its own takes another one when ports come and go."""
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -64,7 +61,7 @@ def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) 
                 (_, name), *others = network.members
                 bridge = None
                 if network.kind == "lan":
-                    ip.link("add", ifname=name, kind="bridge", address=BRIDGE_ADDRESS)
+                    ip.link("add", ifname=name, kind="bridge")
                     bridge = socket.if_nametoindex(name)
                 for number, (node, interface) in enumerate(others):
                     end = {} if bridge is None else {"master": bridge, "state": "up"}

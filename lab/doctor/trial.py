@@ -21,7 +21,6 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.backends import linux, trunk
 from lab.backends.containers import Tunnel
-from lab.backends.wiring import BRIDGE_ADDRESS
 from lab.doctor.facts import Step, Trial, nat_step
 from lab.link import loss_rules, queue
 from lab.nat import engines
@@ -185,7 +184,7 @@ def _rules_of(behaviour: NatBehaviour, hosts: int, engine: Engine) -> Firewall:
 _STEPS: Final[dict[str, Callable[[], None]]] = {
     Step.TUN: _tun,
     Step.VETH: partial(_add, TRUNK, kind="veth", peer="wan"),
-    Step.BRIDGE: partial(_add, "lan", kind="bridge", address=BRIDGE_ADDRESS),
+    Step.BRIDGE: partial(_add, "lan", kind="bridge"),
     Step.IPV6: _ipv6,
     Step.RULES: _rules,
     Step.PACKETS: lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM).close(),

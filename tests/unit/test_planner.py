@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
@@ -37,9 +38,18 @@ LAB = """
 """
 
 
+def strangers(lab: Plan) -> Plan:
+    """The same plan without MAC addresses, which `test_neighbours` is about."""
+    nodes = []
+    for node in lab.nodes:
+        interfaces = tuple(interface.model_copy(update={"mac": ""}) for interface in node.interfaces)
+        nodes.append(node.model_copy(update={"interfaces": interfaces, "neighbours": ()}))
+    return lab.model_copy(update={"nodes": tuple(nodes)})
+
+
 @pytest.fixture(scope="module")
 def small() -> Plan:
-    return plan(topology(LAB))
+    return strangers(plan(topology(LAB)))
 
 
 def route(destination: str, **options: Any) -> Route:
@@ -252,13 +262,15 @@ def test_a_nat(small: Plan) -> None:
 
 
 def test_a_nat_behind_a_nat() -> None:
-    lab = plan(
-        topology("""
-        servers: {server: }
-        sites:
-          carrier: {nat: cgn}
-          home: {nat: {kind: addr_symmetric, addresses: 2}, behind: carrier, clients: {alice: }}
-    """)
+    lab = strangers(
+        plan(
+            topology("""
+            servers: {server: }
+            sites:
+              carrier: {nat: cgn}
+              home: {nat: {kind: addr_symmetric, addresses: 2}, behind: carrier, clients: {alice: }}
+        """)
+        )
     )
     carrier, home = lab.node("carrier-nat"), lab.node("home-nat")
     assert carrier.nat is not None
@@ -291,7 +303,25 @@ NESTED = """
 
 @pytest.fixture(scope="module")
 def nested() -> Plan:
-    return plan(topology(NESTED))
+    return strangers(plan(topology(NESTED)))
+
+
+@pytest.mark.parametrize("text", [LAB, NESTED], ids=["small", "nested"])
+def test_neighbours(text: str) -> None:
+    """Whoever shares a network with its first member knows where each of its addresses is, and is known to it."""
+    lab = plan(topology(text))
+    ends = {(node.name, interface.name): interface for node in lab.nodes for interface in node.interfaces}
+    assert len({interface.mac for interface in ends.values()}) == len(ends)
+    assert all(re.fullmatch("02(:[0-9a-f]{2}){5}", interface.mac) for interface in ends.values())
+    wanted = set()
+    for network in lab.networks:
+        first, *others = network.members
+        for here, there in [(first, other) for other in others] + [(other, first) for other in others]:
+            for address in ends[there].addresses:
+                wanted.add((*here, address.split("/")[0], ends[there].mac))
+    known = [(node.name, known.interface, known.address, known.mac) for node in lab.nodes for known in node.neighbours]
+    assert len(known) == len(wanted)
+    assert set(known) == wanted
 
 
 def facts(lab: Plan, name: str) -> Nat:
