@@ -32,8 +32,8 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("site:\n  home:\n"),
-            "lab.yaml:3: unknown option 'site'; did you mean 'sites'? known: name, description, datapath, servers, relays,"
-            " hosts, sites, matrix, checks",
+            "lab.yaml:3: unknown option 'site'; did you mean 'sites'? known: name, description, datapath, servers,"
+            " relays, hosts, sites, matrix, checks",
         ),
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
