@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lab.bench import containers, labs
+from lab.bench import containers, datapath, labs
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail
 
-_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *containers.SECTIONS)}
+_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *datapath.SECTIONS, *containers.SECTIONS)}
 
 
 def main(
@@ -69,7 +69,7 @@ def _print(report: dict[str, Any]) -> None:
         table = Table(f"{section['title']}, {report['runs']} runs", "median", "least", "most")
         for key, median in section["medians"].items():
             values = [row[key] for row in section["runs"]]
-            digits = 0 if key.startswith("count") else 3
+            digits = 0 if key.startswith("count") or median >= 100 else 3
             table.add_row(key, *(f"{value:.{digits}f}" for value in (median, min(values), max(values))))
         console.print(table)
 
