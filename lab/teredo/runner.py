@@ -21,6 +21,7 @@ from typing import Any
 
 from lab import unix
 from lab.datapath.choice import DataPath
+from lab.datapath.kernel import KernelPath
 from lab.teredo.address import PORT, Endpoint, Forbidden, packed
 from lab.teredo.client import Client
 from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
@@ -29,6 +30,7 @@ from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.server import Server, ServerConfig
 from lab.teredo.surroundings import directed_broadcasts
 from lab.teredo.tun import Interface, Tun
+from lab.teredo.tunnel import Tunnel
 
 BATCH = 64
 _RECEIVE = MAX_DATAGRAM + 1
@@ -62,6 +64,7 @@ class Runner:
         sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]],
         tun: Tun,
         notify: Notify,
+        datapath: DataPath = DataPath.USERSPACE,
     ) -> None:
         self.machine = machine
         self._sockets = sockets
@@ -71,6 +74,10 @@ class Runner:
         self._changes: asyncio.Queue[Configure | Event] = asyncio.Queue()
         self._wakeup: asyncio.TimerHandle | None = None
         self.io_errors = 0
+        self._datapath = datapath
+        self._kernel: KernelPath | None = None
+        if isinstance(machine, Tunnel):
+            self._kernel = KernelPath(machine, tun.interface.name, sockets[0][0], datapath, notify)
 
     @property
     def local(self) -> Endpoint:
@@ -87,6 +94,10 @@ class Runner:
             stack.callback(self._tun.close)
             self._loop.add_reader(self._tun.fd, self._read_tun)
             stack.callback(self._loop.remove_reader, self._tun.fd)
+            if self._kernel is not None:
+                stack.callback(self._kernel.close)
+                if self._datapath is DataPath.KERNEL:
+                    self._kernel.load(self._loop.time(), "asked for")
             if control is not None:
                 await stack.enter_async_context(_control_socket(control, self._command))
             changes = self._loop.create_task(self._apply_changes())
@@ -116,10 +127,12 @@ class Runner:
 
     def do(self, step: Callable[[float], None]) -> None:
         """Let the machine take one step at the present time, and do what it asks for."""
+        self._sync()
         step(self._loop.time())
         self._perform()
 
     def _read_socket(self, udp: socket.socket, receive: Callable[[bytes, Endpoint, float], None]) -> None:
+        self._sync()
         now = self._loop.time()
         try:
             for _ in range(BATCH):
@@ -132,6 +145,7 @@ class Runner:
         self._perform()
 
     def _read_tun(self) -> None:
+        self._sync()
         now = self._loop.time()
         try:
             for _ in range(BATCH):
@@ -146,7 +160,13 @@ class Runner:
         """Where a datagram leaves from."""
         return self._sockets[1 if action.secondary else 0][0]
 
+    def _sync(self) -> None:
+        if self._kernel is not None:
+            self._kernel.sync()
+
     def _perform(self) -> None:
+        if self._kernel is not None:
+            self._kernel.follow(self._loop.time())
         while actions := self.machine.actions():
             for action in actions:
                 match action:
@@ -189,6 +209,7 @@ class Runner:
 
     def _command(self, line: str) -> dict[str, Any]:
         """Answer a line that came over the control socket: a command, and for `forget-peers` whom to keep."""
+        self._sync()
         now = self._loop.time()
         command, *arguments = line.split()
         if command == "forget-peers" and isinstance(self.machine, Client | Relay):
@@ -202,6 +223,7 @@ class Runner:
             "local_mapping": str(self.local),
             "interface": self._tun.interface.name,
             "io_errors": self.io_errors,
+            **({} if self._kernel is None else self._kernel.facts),
         }
 
 
@@ -256,7 +278,7 @@ async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asy
     udp = service_socket(place.bind, place.port)
     source = config.address if config.host_specific else None
     tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))
-    await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
+    await Runner(machine, [(udp, machine.datagram)], tun, notify, place.datapath).run(stop, place.control)
 
 
 async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
