@@ -245,6 +245,9 @@ _LABELS = {
     "external_mapping": "External NAT mapping",
     "interface": "Interface",
     "mtu": "MTU",
+    "datapath": "Data path",
+    "datapath_reason": "Data path because",
+    "kernel_carried": "Packets by kernel",
     "secure": "Secure qualification",
 }
 _SECONDS = {"refresh_interval", "next_refresh"}

@@ -1,8 +1,8 @@
-"""Has the kernel carry the data of a client or relay: tells `teredo.bpf.c` of the ways there are, and the machine of what
-has gone.
+"""Has the kernel carry the data of a client or relay: tells `teredo.bpf.c` of the ways there are, and the machine of
+what has gone.
 
-The program in the kernel knows for each peer what `Tunnel.way` says, and when it was last heard. Whatever is not plain data
-between trusted peers it leaves to the machine, which alone decides whom to trust.
+The program in the kernel knows for each peer what `Tunnel.way` says, and when it was last heard. Whatever is not plain
+data between trusted peers it leaves to the machine, which alone decides whom to trust.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class KernelPath:
     `sync` belongs before whatever the machine is told, `follow` after it and before anything that it asks for is done.
     """
 
-    def __init__(
-        self, machine: Tunnel, interface: str, udp: socket.socket, choice: DataPath, notify: Notify
-    ) -> None:
+    def __init__(self, machine: Tunnel, interface: str, udp: socket.socket, choice: DataPath, notify: Notify) -> None:
         self._machine, self._interface, self._udp, self._notify = machine, interface, udp, notify
         self._program: _Program | None = None
         self._waiting = choice is DataPath.AUTO
@@ -98,11 +96,12 @@ class KernelPath:
         self.reason = "few data so far" if self._waiting else "asked for"
 
     @property
-    def facts(self) -> dict[str, str]:
-        """Which data path is in use, and why."""
+    def facts(self) -> dict[str, Any]:
+        """Which data path is in use, and why; and how many packets the kernel has carried."""
         return {
             "datapath": DataPath.USERSPACE if self._program is None else DataPath.KERNEL,
             "datapath_reason": self.reason,
+            "kernel_carried": 0 if self._program is None else self._program.carried,
         }
 
     def load(self, now: float, why: str) -> None:
@@ -144,6 +143,7 @@ class _Program:
 
     def __init__(self, machine: Tunnel, interface: str, udp: socket.socket) -> None:
         self._machine = machine
+        self.carried = 0
         host, port = udp.getsockname()
         self._source = None if host == _WILDCARD else host
         self._port = socket.htons(port)
@@ -207,6 +207,7 @@ class _Program:
                 received=received - slot.received,
                 received_at=entry.heard / 1e9 if received > slot.received else float("-inf"),
             )
+            self.carried += sent - slot.sent + received - slot.received
             slot.sent, slot.received = sent, received
 
     def follow(self, now: float) -> None:
@@ -217,8 +218,9 @@ class _Program:
     def _renew(self, address: bytes, now: float) -> None:
         way, known = self._machine.way(address, now), self._ways.get(address)
         if way is not None and way == known:
-            if address in self._slots:
-                self._entries[self._slots[address].number].heard = round(way.heard * 1e9)
+            if address in self._slots:  # what goes through userspace keeps the peer trusted as well
+                entry = self._entries[self._slots[address].number]
+                entry.heard = max(entry.heard, round(way.heard * 1e9))
             return
         self._withdraw(address)
         self._ways.pop(address, None)

@@ -1,4 +1,4 @@
-"""How the node reaches an IPv4 host, asked of the kernel: the way out, its sender's address, and what the link is like."""
+"""How the node reaches an IPv4 host, asked of the kernel: the way out, the sender's address, what the link is like."""
 
 from __future__ import annotations
 

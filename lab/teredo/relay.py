@@ -21,7 +21,6 @@ from lab.teredo.peers import Peer
 from lab.teredo.trailers import NO_TRAILERS, Trailers, fresh_nonce, nonce_trailer, parse_trailers
 from lab.teredo.tunnel import MAX_PEERS, Tunnel, is_whole_ipv6
 
-
 NOT_NATIVE: Final = ("2001::/32", "::/127", "fe80::/10", "ff00::/8")
 """Whom no relay serves: Teredo clients, and what is no unicast address of more than link scope."""
 

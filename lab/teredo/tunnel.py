@@ -84,8 +84,8 @@ class Tunnel(Machine):
         return Way(peer.mapping, peer.send_to, peer.send_from, peer.last_received)
 
     def changed_ways(self) -> set[bytes]:
-        """Take out the addresses of peers whose way may have changed since the last call, or that the machine has heard;
-        the first call begins it."""
+        """Take out the addresses of peers whose way may have changed since the last call, or whom the machine has
+        heard; the first call begins it."""
         taken, self._peers.changed = self._peers.changed, set()
         return taken or set()
 
