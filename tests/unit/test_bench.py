@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from lab.backends.containers import containers
 from lab.bench import __main__ as bench
+from lab.bench import datapath
 from lab.bench.containers import _CLIENTS
 from lab.bench.labs import every_kind, generated
-from lab.bench.section import Section
+from lab.bench.section import Aim, Section
 from lab.nat.kinds import KINDS
 from lab.planner import plan
 from lab.topology.load import parse
@@ -71,3 +72,30 @@ def test_a_run_that_fails_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run("--only", "b", monkeypatch=monkeypatch, sections=(Section("a", "A lab", lambda _: {}),))
     assert (code, "there is no section b; there are a" in err) == (2, True)
+
+
+def test_aims_are_judged_by_medians(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    aims = (Aim("ratio", at_least=15.0), Aim("added", at_most=30.0))
+    section = Section("a", "a lab", lambda _: {"ratio": 14.9, "added": 30.0, "other": 1234.5}, aims=aims)
+    code, _, _ = run("--runs", "1", "--markdown", str(page), monkeypatch=monkeypatch, sections=(section,))
+    assert code == 0
+    lines = page.read_text().splitlines()
+    assert "## A lab" in lines
+    assert "`make bench ARGS='--only a'`" in lines
+    assert [line for line in lines if line.startswith("| ")][1:] == [
+        "| ratio | 14.9 | 14.9 | 14.9 | ≥ 15: missed |",
+        "| added | 30 | 30 | 30 | ≤ 30: met |",
+        "| other | 1234 | 1234 | 1234 |  |",
+    ]
+
+
+def test_the_aims_of_data_paths_are_of_figures_that_there_are() -> None:
+    """A figure that is renamed would lose its aim without a word."""
+    one = {f"TCP {each}, Mbit/s": 1.0 for each in datapath._TCP}
+    one |= {"64-byte UDP delivered, packets/s": 1.0, "round trip to the host, µs": 1.0}
+    lossy = "64-byte UDP at Miredo's lossless rate, % lost"
+    found = {variant: {**one, lossy: 0.0} for variant in datapath._VARIANTS}
+    figures = datapath._compared(found).keys() | {f"{lossy}: {variant}" for variant in found}
+    (section,) = datapath.SECTIONS
+    assert {aim.figure for aim in section.aims} <= figures
