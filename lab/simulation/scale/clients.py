@@ -62,7 +62,8 @@ class Clients:
         asked = there & self._arrives(who.size)
         self._count(self._advertisements, at[asked] + LATENCY)
         answered = asked & self._arrives(who.size)
-        answered &= fresh == (at + 2 * LATENCY >= self._on.nat_restart)  # else the answer goes to a mapping that is gone
+        # What comes in after the restart goes to a mapping that is gone, if it was asked for before.
+        answered &= fresh == (at + 2 * LATENCY >= self._on.nat_restart)
         self._answer(who[answered], at[answered] + 2 * LATENCY, fresh[answered])
         self._wait(who[~answered], at[~answered])
 

@@ -18,7 +18,7 @@ from lab.simulation.scale.costs import Resumption
 from lab.teredo.client import REFRESH_RANDOM
 from lab.teredo.interval import REFRESH_INTERVAL
 
-SETTLING: Final = 120.0
+SETTLING: Final = 60.0
 """Seconds that are not counted: pauses and refreshes have to find their rhythm."""
 
 _RESUME: Final = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -63,13 +64,14 @@ class Machines:
     def run(self, progress: Progress = no_progress) -> Seen:
         """Let the time pass. Tells `progress` how much of it has."""
         bins = int(self._on.seconds)
-        seen = Seen(*(np.zeros(bins, np.int64) for _ in range(3)), np.empty(0))
+        solicitations, advertisements, good = (np.zeros(bins, np.int64) for _ in range(3))
+        seen = Seen(solicitations, advertisements, good, np.empty(0))
         for second in range(bins):
             self._lab.run_for(1.0)
             self._look(seen)
             seen.good[second] = sum(map(self._is_good, self._clients))
             progress((second + 1) / bins)
-        return Seen(seen.solicitations, seen.advertisements, seen.good, np.array(list(self._answered.values())))
+        return replace(seen, recovery=np.array(list(self._answered.values())))
 
     def _look(self, seen: Seen) -> None:
         """Count what was on the wire since the last time."""

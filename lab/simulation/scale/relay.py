@@ -6,7 +6,6 @@ a bubble to a bubble, with its nonce, and an echo to an echo.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from lab.simulation.network import Clock, Receive
 from lab.simulation.nodes import RelayNode
 from lab.simulation.scale.conditions import LATENCY, Progress, no_progress
-from lab.teredo.address import PORT, Endpoint, TeredoAddress, packed, parse
+from lab.teredo.address import PORT, Endpoint, TeredoAddress, host_text, packed, parse
 from lab.teredo.packet import bubble, decode, echo_reply, echo_request
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.trailers import nonce_trailer, parse_trailers
@@ -23,7 +22,8 @@ from lab.teredo.tunnel import MAX_PEERS
 _SERVER: Final = Endpoint("192.0.2.1", PORT)
 _RELAY: Final = Endpoint("192.0.2.9", PORT)
 _OWN, _HOST = "2001:db8::1", packed("2001:db8::2")
-_FIRST_CLIENT: Final = int(ipaddress.IPv4Address("8.0.0.0"))
+_CLIENTS: Final = 8 << 24
+"""The first client's IPv4 address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """How many requests reached their clients at once or after a bubble, were refused, and how many bubbles there were.
+    """How many requests reached their clients, how many were refused, and how many bubbles went to clients' servers.
 
-    `served` clients were reached at least once, of those that were asked at all, `asked`.
+    Of the clients that were `asked` at all, `served` ones were reached at least once.
     """
 
     reached: int
@@ -83,6 +83,10 @@ class _Population:
         self._clock.at(self._clock.now + after, self._receive, answer, client.mapped, source)
 
 
+def _client(number: int) -> Endpoint:
+    return Endpoint(host_text((_CLIENTS + number).to_bytes(4, "big")), PORT)
+
+
 def relay(traffic: Traffic, seed: int, progress: Progress = no_progress) -> Relayed:
     """Have the relay carry this traffic. Tells `progress` how much of it is done."""
     rng, clock = Random(seed), Clock()  # noqa: S311 - to be repeatable, not to be secret
@@ -106,7 +110,7 @@ def relay(traffic: Traffic, seed: int, progress: Progress = no_progress) -> Rela
         until = clock.now + rng.expovariate(traffic.clients / traffic.pause)
         while clock.step(until):
             pass
-        client = Endpoint(str(ipaddress.IPv4Address(_FIRST_CLIENT + rng.randrange(traffic.clients))), PORT)
+        client = _client(rng.randrange(traffic.clients))
         asked.add(client)
         node.packet(echo_request(_HOST, TeredoAddress(_SERVER.host, 0, client).packed, bytes(8)))
     reached, refused, bubbles = (after - earlier for after, earlier in zip(counted(), before, strict=True))
