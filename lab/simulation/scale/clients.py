@@ -49,6 +49,7 @@ class Clients:
             progress(float(self._at[running].min()) / self._on.seconds)
             self._step(running)
             running = running[self._at[running] < self._on.seconds]
+        progress(1.0)
         self._lose(np.flatnonzero(self._good & ~self._mapped))
         recovery = self._recovery[~np.isnan(self._recovery)]
         return Seen(self._solicitations, self._advertisements, np.cumsum(self._change), recovery)

@@ -18,7 +18,7 @@ from lab.simulation.scale.costs import Resumption
 from lab.teredo.client import REFRESH_RANDOM
 from lab.teredo.interval import REFRESH_INTERVAL
 
-SETTLING: Final = 60.0
+SETTLING: Final = 180.0
 """Seconds that are not counted: pauses and refreshes have to find their rhythm."""
 
 _RESUME: Final = 2
@@ -56,6 +56,8 @@ class Conversations:
         self._interval = self._intervals(shape)
         self._heard = -self._interval * rng.random(shape)
         """When the server was last heard of, by each client."""
+        self._hears = np.full(shape, NEVER)
+        """When each client will hear of the server again, as far as that is under way."""
         self._ended = -rng.exponential(talk.pause, talk.pairs)
         """When the last answer came, in each pair."""
         self._due = np.empty((talk.pairs, 3))
@@ -76,10 +78,12 @@ class Conversations:
             self._refresh(running[refreshing], what[refreshing], now[refreshing])
             self._resume(running[~refreshing], now[~refreshing])
             running = running[now < self._end]
+        progress(1.0)
         return Overheard(self._solicitations, self._forwarded, self._requests, self._wait / max(1, self._requests))
 
     def _refresh(self, pair: Counts, which: Counts, now: Floats) -> None:
         """A refresh is due, unless the server was heard of in the meantime."""
+        self._hear(pair, which, now)
         due = self._heard[pair, which] + self._interval[pair, which]
         self._due[pair, which] = due
         asks = due <= now
@@ -88,6 +92,15 @@ class Conversations:
         self._heard[pair, which] = now + 2 * LATENCY
         self._interval[pair, which] = self._intervals(pair.size)
         self._due[pair, which] = self._heard[pair, which] + self._interval[pair, which]
+
+    def _hear(self, pair: Counts, which: Counts, now: Floats) -> None:
+        """What was under way from the server has arrived, or not yet."""
+        hears = self._hears[pair, which]
+        arrived = hears <= now
+        self._heard[pair, which] = np.where(
+            arrived, np.maximum(hears, self._heard[pair, which]), self._heard[pair, which]
+        )
+        self._hears[pair, which] = np.where(arrived, NEVER, hears)
 
     def _resume(self, pair: Counts, now: Floats) -> None:
         """One of the two, whoever, has something to say again."""
@@ -99,7 +112,8 @@ class Conversations:
             those, at = pair[such], now[such]
             for who, after in ((caller[such], cost.to_caller), (1 - caller[such], cost.to_callee)):
                 if after is not None:
-                    self._heard[those, who] = np.maximum(self._heard[those, who], at + after)
+                    self._hear(those, who, at)
+                    self._hears[those, who] = at + after
             counted = int(self._counts(at).sum())
             self._requests += counted
             self._forwarded += counted * len(cost.received)

@@ -113,5 +113,6 @@ def relay(traffic: Traffic, seed: int, progress: Progress = no_progress) -> Rela
         client = _client(rng.randrange(traffic.clients))
         asked.add(client)
         node.packet(echo_request(_HOST, TeredoAddress(_SERVER.host, 0, client).packed, bytes(8)))
+    progress(1.0)
     reached, refused, bubbles = (after - earlier for after, earlier in zip(counted(), before, strict=True))
     return Relayed(reached, refused, bubbles, len(asked), len(clients.served & asked))

@@ -159,11 +159,10 @@ def server_outage(size: Size, report: Report) -> Found:
 
 def load_reduction(size: Size, report: Report) -> Found:
     """Pairs of clients that talk with pauses, with and without Server Load Reduction (RFC 6081 section 5.7)."""
-    plain, reduced, cone = "without Server Load Reduction", "with it, port-restricted NATs", "with it, cone NATs"
     ways = {
-        plain: ("port_restricted", ALL - {Extension.LOAD_REDUCTION}),
-        reduced: ("port_restricted", ALL),
-        cone: ("cone", ALL),
+        f"{name}, {reduction} it": (kind, extensions)
+        for kind, name in (("port_restricted", "port-restricted NATs"), ("cone", "cone NATs"))
+        for reduction, extensions in (("without", ALL - {Extension.LOAD_REDUCTION}), ("with", ALL))
     }
     bubbles = Panel("mean pause, s", "bubbles a second", [], x_log=True)
     refreshes = Panel("mean pause, s", "solicitations a second", [], x_log=True)
@@ -183,9 +182,8 @@ def load_reduction(size: Size, report: Report) -> Found:
             pairs = Conversations(Talk(size.clients // 2, pause, WATCHED), costs, rng)
             heard.append(pairs.run(partial(report, what)))
             if size.machines:
-                report(f"{what}: machines", 0.0)
-                talk = Talk(size.machines // 2, pause, WATCHED)
-                few.append(TalkingMachines(talk, kind, extensions, size.seed).run())
+                talk = TalkingMachines(Talk(size.machines // 2, pause, WATCHED), kind, extensions, size.seed)
+                few.append(talk.run(partial(report, f"{what}, machines")))
         show(name, heard, size.clients)
         if few:
             show(f"{name}, machines", few, size.machines, dots=True)
@@ -195,7 +193,7 @@ def load_reduction(size: Size, report: Report) -> Found:
             Figure("… bubbles, which the server forwards", at.forwarded / WATCHED, "packets/s"),
             Figure("… mean wait for the first answer", at.wait, "s"),
         ]
-    return Found("Pairs that talk, with pauses", figures, [bubbles, refreshes, wait])
+    return Found("Server Load Reduction, for pairs that talk with pauses", figures, [bubbles, refreshes, wait])
 
 
 def relay_table(size: Size, report: Report) -> Found:

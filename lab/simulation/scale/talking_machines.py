@@ -8,16 +8,22 @@ from lab.nat.kinds import KINDS
 from lab.simulation.hosts import Ping
 from lab.simulation.lab import Simulation
 from lab.simulation.nodes import ClientNode
-from lab.simulation.scale.conditions import LATENCY
+from lab.simulation.scale.conditions import LATENCY, Progress, no_progress
 from lab.simulation.scale.conversations import SETTLING, Overheard, Talk
 from lab.simulation.scale.costs import is_refresh
+from lab.teredo.client import REFRESH_RANDOM
 from lab.teredo.extensions import Extension
+from lab.teredo.interval import REFRESH_INTERVAL
 
 _GLANCE = 0.25
 """Seconds after which one looks whether an echo request was answered."""
 
-_FIRST = 1.0
-"""Seconds after which pairs meet, so that none is cold any more when it counts."""
+_STARTING = REFRESH_INTERVAL * sum(REFRESH_RANDOM) / 2
+"""Seconds within which clients start, and then within which pairs meet: so refreshes are spread evenly, and nobody is a
+stranger any more when it counts."""
+
+_STEPS = 20
+"""How often progress is told."""
 
 
 class TalkingMachines:
@@ -29,8 +35,10 @@ class TalkingMachines:
         self._server = lab.server()
         self._requests: list[Ping] = []
         for _ in range(talk.pairs):
-            one, two = (lab.client(lab.nat(KINDS[kind]), extensions=extensions) for _ in range(2))
-            lab.clock.at(_FIRST + lab.rng.random(), self._resume, one, two)
+            one, two = (lab.client(lab.nat(KINDS[kind]), extensions=extensions, start=False) for _ in range(2))
+            for client in (one, two):
+                lab.clock.at(_STARTING * lab.rng.random(), client.start)
+            lab.clock.at(1.0 + _STARTING * (1 + lab.rng.random()), self._resume, one, two)
 
     def _pause(self) -> float:
         return self._lab.rng.expovariate(1 / self._talk.pause)
@@ -51,12 +59,15 @@ class TalkingMachines:
         else:
             self._lab.clock.at(max(now, ping.answered + self._pause()), self._resume, one, two)
 
-    def run(self) -> Overheard:
-        """Let the time pass."""
+    def run(self, progress: Progress = no_progress) -> Overheard:
+        """Let the time pass. Tells `progress` how much of it has."""
         self._lab.run_for(SETTLING)
         assert self._lab.trace is not None
         self._lab.trace.clear()
-        self._lab.run_for(self._talk.seconds)
+        for step in range(_STEPS):
+            progress(step / _STEPS)
+            self._lab.run_for(self._talk.seconds / _STEPS)
+        progress(1.0)
         received = [outer for outer in self._lab.trace if outer.to in (self._server.endpoint, self._server.secondary)]
         refreshes = sum(map(is_refresh, received))
         waits = [ping.seconds for ping in self._requests if ping.seconds is not None]
