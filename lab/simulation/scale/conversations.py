@@ -18,8 +18,8 @@ from lab.simulation.scale.costs import Resumption
 from lab.teredo.client import REFRESH_RANDOM
 from lab.teredo.interval import REFRESH_INTERVAL
 
-SETTLING: Final = 180.0
-"""Seconds that are not counted: pauses and refreshes have to find their rhythm."""
+SETTLING: Final = 60.0
+"""Seconds that are not counted, until refreshes have found their rhythm."""
 
 _RESUME: Final = 2
 """The column of a pair's next echo request, behind those of its clients' refreshes."""

@@ -27,8 +27,8 @@ STARTING: Final = 60.0
 """Seconds within which clients start, where that is not the point; soon after, refreshes are spread evenly."""
 
 OUTAGES: Final = (60.0, 300.0)
-BEFORE, AFTER = 30, 90
-"""Seconds before and after the restart of all NATs that are shown."""
+BEFORE, AFTER, LONG_AFTER = 30, 90, 900
+"""Seconds before and after what happens that are shown: after a restart of NATs, and after what takes long to settle."""
 
 PAUSES: Final = (10.0, 30.0, 60.0, 120.0, 300.0)
 WATCHED: Final = 180.0
@@ -67,7 +67,7 @@ def start(size: Size, report: Report) -> Found:
         "randomised interval": Conditions(size.seconds),
     }
     seen = {name: _seen(size, name, on, report) for name, on in runs.items()}
-    first, last = 5, int(size.seconds)  # not the start itself
+    first, last = 5, min(LONG_AFTER, int(size.seconds))  # not the start itself
     panels = [
         Panel(
             "seconds since the start",
@@ -81,7 +81,7 @@ def start(size: Size, report: Report) -> Found:
     ]
     costs = exchange()
     calm = seen["randomised interval"].solicitations
-    mean = float(calm[2 * last // 3 :].mean())
+    mean = float(calm[2 * calm.size // 3 :].mean())
     figures = [
         Figure("solicitations to the server, and advertisements from it, once all is calm", mean, "packets/s"),
         Figure("… to the server", mean * costs.solicitation * 8e-6, "Mbit/s"),
@@ -135,8 +135,8 @@ def server_outage(size: Size, report: Report) -> Found:
         for outage in OUTAGES
     }
     seen = {name: _seen(size, name, on, report) for name, on in runs.items()}
-    zero, last = int(down), int(size.seconds)
-    first = zero - BEFORE
+    zero = int(down)
+    first, last = zero - BEFORE, min(zero + LONG_AFTER, int(size.seconds))
     load, good = _views(size, {f"{name}, machines": on for name, on in runs.items()}, report, first, last, zero)
     figures = []
     for (name, each), on in zip(seen.items(), runs.values(), strict=True):

@@ -9,7 +9,7 @@ from lab.simulation.hosts import Ping
 from lab.simulation.lab import Simulation
 from lab.simulation.nodes import ClientNode
 from lab.simulation.scale.conditions import LATENCY, Progress, no_progress
-from lab.simulation.scale.conversations import SETTLING, Overheard, Talk
+from lab.simulation.scale.conversations import Overheard, Talk
 from lab.simulation.scale.costs import is_refresh
 from lab.teredo.client import REFRESH_RANDOM
 from lab.teredo.extensions import Extension
@@ -21,6 +21,9 @@ _GLANCE = 0.25
 _STARTING = REFRESH_INTERVAL * sum(REFRESH_RANDOM) / 2
 """Seconds within which clients start, and then within which pairs meet: so refreshes are spread evenly, and nobody is a
 stranger any more when it counts."""
+
+_SETTLING = 180.0
+"""Seconds that are not counted, until there have been long pauses too."""
 
 _STEPS = 20
 """How often progress is told."""
@@ -47,7 +50,7 @@ class TalkingMachines:
         source, destination = (one, two) if self._lab.rng.random() < 0.5 else (two, one)
         assert destination.host.address is not None
         ping = source.host.ping(destination.host.address)
-        if self._lab.now >= SETTLING:
+        if self._lab.now >= _SETTLING:
             self._requests.append(ping)
         self._lab.clock.at(self._lab.now + _GLANCE, self._look, one, two, ping)
 
@@ -61,7 +64,7 @@ class TalkingMachines:
 
     def run(self, progress: Progress = no_progress) -> Overheard:
         """Let the time pass. Tells `progress` how much of it has."""
-        self._lab.run_for(SETTLING)
+        self._lab.run_for(_SETTLING)
         assert self._lab.trace is not None
         self._lab.trace.clear()
         for step in range(_STEPS):
