@@ -30,7 +30,7 @@ def scale(
             show_default=False,
         ),
     ] = None,
-    clients: Annotated[int, typer.Option(help="How many Teredo clients there are.", min=2)] = 1_000_000,
+    clients: Annotated[int, typer.Option(help="How many Teredo clients there are; an even number.", min=2)] = 1_000_000,
     minutes: Annotated[float, typer.Option(help="For how long, where clients are watched over time.")] = 30.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.", min=0)] = 0,
     machines: Annotated[
@@ -41,7 +41,7 @@ def scale(
         typer.Option(metavar="DIRECTORY", help="Draw curves there: `scale-NAME.svg`.", show_default=False),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Renew the table of numbers in this file.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Renew the table of numbers in this file.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -95,12 +95,10 @@ class Conversations:
 
     def _hear(self, pair: Counts, which: Counts, now: Floats) -> None:
         """What was under way from the server has arrived, or not yet."""
-        hears = self._hears[pair, which]
-        arrived = hears <= now
-        self._heard[pair, which] = np.where(
-            arrived, np.maximum(hears, self._heard[pair, which]), self._heard[pair, which]
-        )
-        self._hears[pair, which] = np.where(arrived, NEVER, hears)
+        arrived = self._hears[pair, which] <= now
+        pair, which = pair[arrived], which[arrived]
+        self._heard[pair, which] = np.maximum(self._heard[pair, which], self._hears[pair, which])
+        self._hears[pair, which] = NEVER
 
     def _resume(self, pair: Counts, now: Floats) -> None:
         """One of the two, whoever, has something to say again."""
