@@ -31,7 +31,7 @@ BEFORE, AFTER, LONG_AFTER = 30, 90, 900
 """Seconds that are shown before and after what happens, and after what takes long to settle."""
 
 PAUSES: Final = (10.0, 30.0, 60.0, 120.0, 300.0)
-WATCHED: Final = 120.0
+WATCHED: Final = 180.0
 """Mean pauses of conversations, and how long these are watched, in seconds."""
 
 TOLD: Final = 60.0
@@ -40,8 +40,8 @@ TOLD: Final = 60.0
 ASKED: Final = 20.0
 """Mean seconds between two packets of native hosts to a client: rarely too long for a relay to trust it still."""
 
-REQUESTS: Final = 12_000
-POPULATIONS: Final = (1024, 4096, 8192, 12288, 16384, 65536, 262144)
+REQUESTS: Final = 15_000
+POPULATIONS: Final = tuple(1024 << shift for shift in range(11))
 
 _GLANCE: Final = 5
 """Seconds that are taken together where machines are counted."""
