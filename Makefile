@@ -54,8 +54,8 @@ conformance: for-tests ## Run all tests, look at our programs and Miredo from ou
 interop: for-labs with-docker ## Run ours and Miredo's with each other, with both backends, and write docs/interop.md.
 	@$(BIN)/teredo-lab interop --backend netns --backend docker --markdown docs/interop.md $(ARGS)
 
-scale: for-tests ## Simulate a million clients, and some thousand as state machines; renew docs/scale.md and its curves.
-	@$(BIN)/teredo-lab scale --machines 2000 --plot docs --markdown docs/scale.md $(ARGS)
+scale: for-tests ## Simulate a million clients, and some hundred as state machines; renew docs/scale.md and its curves.
+	@$(BIN)/teredo-lab scale --machines 500 --plot docs --markdown docs/scale.md $(ARGS)
 
 mutants: for-tests ## Break the rules of lab/teredo one by one, and see whether a test notices (mutmut; half an hour).
 	@$(BIN)/pip install --quiet 'mutmut>=3.8'

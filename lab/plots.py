@@ -29,13 +29,18 @@ def draw(found: Found, path: Path) -> None:
         figure = Figure(figsize=(8, 0.5 + 2.4 * len(found.panels)), layout="constrained", facecolor="white")
         figure.suptitle(found.title)
         for axes, panel in zip(figure.subplots(len(found.panels), squeeze=False)[:, 0], found.panels, strict=True):
+            colours: dict[str, Any] = {}
             for curve in panel.curves:
-                style = {"linestyle": "none", "marker": "o", "markersize": 2.5} if curve.dots else {"linewidth": 1.2}
-                axes.plot(curve.x, curve.y, label=curve.name, **style)
+                if curve.dots:
+                    axes.plot(curve.x, curve.y, "o", markersize=2.5, color=colours[curve.name])
+                else:
+                    (line,) = axes.plot(curve.x, curve.y, label=curve.name, linewidth=1.2)
+                    colours[curve.name] = line.get_color()
             axes.set(xlabel=panel.x, ylabel=panel.y)
             axes.set_ylim(bottom=0)
             axes.ticklabel_format(axis="y", style="plain")
             if panel.x_log:
                 axes.set_xscale("log")
-            axes.legend(fontsize="small")
+            dots = any(curve.dots for curve in panel.curves)
+            axes.legend(fontsize="small", title="dots: state machines" if dots else None, title_fontsize="small")
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -79,7 +79,7 @@ def test_curves_are_drawn_the_same_ones_to_the_byte(tmp_path: Path) -> None:
     one, two = (tmp_path / folder / "scale-start.svg" for folder in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     texts = {element.text for element in ElementTree.parse(one).iter() if element.tag.endswith("text")}
-    assert {"All start at once", "fixed interval", "fixed interval, machines", "solicitations a second"} <= texts
+    assert {"All start at once", "fixed interval", "dots: state machines", "solicitations a second"} <= texts
 
 
 @pytest.mark.parametrize(

@@ -72,13 +72,11 @@ def start(size: Size, report: Report) -> Found:
         Panel(
             "seconds since the start",
             "solicitations a second",
-            [
-                over_time(name, seen[name].solicitations, first, last),
-                *_views(size, {f"{name}, machines": on}, report, first, last)[0],
-            ],
+            [over_time(name, seen[name].solicitations, first, last)],
         )
-        for name, on in runs.items()
+        for name in runs
     ]
+    panels[1].curves.extend(_views(size, {"randomised interval": runs["randomised interval"]}, report, first, last)[0])
     costs = exchange()
     calm = seen["randomised interval"].solicitations
     mean = float(calm[2 * calm.size // 3 :].mean())
@@ -95,11 +93,11 @@ def start(size: Size, report: Report) -> Found:
 
 def nat_restart(size: Size, report: Report) -> Found:
     """All NATs of a carrier lose their mappings at one moment, and give other ones from then on."""
-    on = Conditions(size.seconds, STARTING, nat_restart=float(int(size.seconds / 3)))
+    on = Conditions(size.seconds, STARTING, nat_restart=int(size.seconds / 3) + 0.5)
     seen = _seen(size, "restart of all NATs", on, report)
     zero, costs = int(on.nat_restart), exchange()
     first, last = zero - BEFORE, zero + AFTER
-    load, good = _views(size, {"machines": on}, report, first, last, zero)
+    load, good = _views(size, {"clients": on}, report, first, last, zero)
     mean = float(seen.solicitations[first:zero].mean())
     peak = float(seen.solicitations[zero:last].max())
     return Found(
@@ -137,7 +135,7 @@ def server_outage(size: Size, report: Report) -> Found:
     seen = {name: _seen(size, name, on, report) for name, on in runs.items()}
     zero = int(down)
     first, last = zero - BEFORE, min(zero + LONG_AFTER, int(size.seconds))
-    load, good = _views(size, {f"{name}, machines": on for name, on in runs.items()}, report, first, last, zero)
+    load, good = _views(size, runs, report, first, last, zero)
     figures = []
     for (name, each), on in zip(seen.items(), runs.values(), strict=True):
         up = int(on.up)
@@ -186,7 +184,7 @@ def load_reduction(size: Size, report: Report) -> Found:
                 few.append(talk.run(partial(report, f"{what}, machines")))
         show(name, heard, size.clients)
         if few:
-            show(f"{name}, machines", few, size.machines, dots=True)
+            show(name, few, size.machines, dots=True)
         at = heard[PAUSES.index(TOLD)]
         figures += [
             Figure(f"pauses of {TOLD:.0f} s, {name}: solicitations", at.solicitations / WATCHED, "packets/s"),
@@ -241,7 +239,7 @@ def _views(
     """What state machines do under these conditions, if any are wanted: the server's load, and % that are good."""
     loads, goods = [], []
     for name, on in runs.items() if size.machines else ():
-        seen = Machines(on, size.machines, size.seed).run(partial(report, name))
+        seen = Machines(on, size.machines, size.seed).run(partial(report, f"{name}, machines"))
         view = partial(over_time, name, first=first, last=last, zero=zero, every=_GLANCE)
         loads.append(view(seen.solicitations, scale=size.clients / size.machines))
         goods.append(view(seen.good, scale=100 / size.machines))

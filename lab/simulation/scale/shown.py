@@ -11,7 +11,7 @@ from lab.simulation.scale.conditions import Counts
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over time, or over what was varied. `dots` come from the state machines."""
+    """Values over time, or over what was varied. `dots` come from state machines; the line has the same name."""
 
     name: str
     x: list[float]
