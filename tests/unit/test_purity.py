@@ -35,7 +35,7 @@ PLANNING = {
 MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
     path
     for folder in (ROOT / "teredo", ROOT / "simulation")
-    for path in sorted(folder.glob("*.py"))
+    for path in sorted(folder.rglob("*.py"))
     if path.name not in IMPURE
 ]
 
