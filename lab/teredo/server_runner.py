@@ -1,0 +1,117 @@
+"""Runs a Teredo server: batches of datagrams, each with a system call, and the common ones of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, Final
+
+from lab.teredo.address import PORT, Endpoint, Forbidden
+from lab.teredo.mmsg import Incoming, Message, Name, Outgoing
+from lab.teredo.runner import Notify, Place, Runner, service_socket
+from lab.teredo.server import Server, ServerConfig
+from lab.teredo.surroundings import directed_broadcasts
+from lab.teredo.tun import Interface, Tun
+
+if TYPE_CHECKING:
+    from ctypes import Array
+
+    from lab.teredo.bulk import Bytes, Numbers
+
+BATCH: Final = 256
+HEAD: Final = 64
+"""The common datagrams have no more bytes."""
+
+FEW: Final = 8
+"""So many datagrams take as long one by one as at once."""
+
+_ENDPOINT: Final = slice(Name.port.offset, Name.zero.offset)
+"""Where a socket address has port and IPv4 address."""
+
+Receive = Callable[[bytes, Endpoint, float], None]
+
+
+class _AtOnce:
+    """The way for the common datagrams of a large batch. Made when there is one: small labs do without numpy."""
+
+    def __init__(self, server: Server, incoming: Incoming) -> None:
+        # There is no linear algebra here: no threads for it.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        from numpy import arange, frombuffer, uint8, uint32, uintp  # noqa: PLC0415
+
+        from lab.teredo.bulk import Bulk  # noqa: PLC0415
+
+        size = incoming.size
+
+        def bytes_of(array: Array[Any]) -> Bytes:
+            return frombuffer(memoryview(array).cast("B"), uint8).reshape(size, -1)
+
+        self._bulk = Bulk(server)
+        self._outgoing = Outgoing(size)
+        self._heads = bytes_of(incoming.heads)
+        self._lengths = bytes_of(incoming.messages).view(uint32)[:, Message.length.offset // 4]
+        self._sources = bytes_of(incoming.names)[:, _ENDPOINT]
+        self._to = bytes_of(self._outgoing.names)[:, _ENDPOINT]
+        self._vectors = bytes_of(self._outgoing.vectors).view(uintp)
+        self._numbers = arange(size)
+
+    def answer(
+        self, count: int, udp: socket.socket, other: socket.socket, *, on_secondary: bool
+    ) -> tuple[Numbers, int]:
+        """Answer what came to `udp`; the slots left to the server, and how many sends were refused."""
+        answers = self._bulk.answer(
+            self._heads[:count], self._lengths[:count], self._sources[:count], on_secondary=on_secondary
+        )
+        sending = len(answers.starts)
+        self._to[:sending] = answers.to
+        rows = answers.rows
+        self._vectors[:sending, 0] = rows.ctypes.data + rows.strides[0] * self._numbers[:sending] + answers.starts
+        self._vectors[:sending, 1] = answers.ends - answers.starts
+        primary, secondary = (other, udp) if on_secondary else (udp, other)
+        refused = self._outgoing.send(primary, 0, answers.primaries)
+        return answers.left, refused + self._outgoing.send(secondary, answers.primaries, sending)
+
+
+class ServerRunner(Runner):
+    """Drives a server, whose sockets are those of its primary and its secondary address."""
+
+    def __init__(self, server: Server, sockets: list[tuple[socket.socket, Receive]], tun: Tun, notify: Notify) -> None:
+        super().__init__(server, sockets, tun, notify)
+        self._server = server
+        self._incoming = Incoming(BATCH, HEAD)
+        self._at_once: _AtOnce | None = None
+
+    def _read_socket(self, udp: socket.socket, receive: Receive) -> None:
+        now = self._loop.time()
+        try:
+            count = self._incoming.receive(udp)
+        except OSError:
+            self.io_errors += 1
+            return
+        left: Iterable[int] = range(count)
+        if count > FEW:
+            if self._at_once is None:
+                self._at_once = _AtOnce(self._server, self._incoming)
+            primary, secondary = (each for each, _ in self._sockets)
+            on_secondary = udp is secondary
+            other = primary if on_secondary else secondary
+            left, refused = self._at_once.answer(count, udp, other, on_secondary=on_secondary)
+            self.io_errors += refused
+        for slot in left:
+            receive(*self._incoming.datagram(slot), now)
+        self._perform()
+
+
+async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
+    """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
+    machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    sockets: list[tuple[socket.socket, Receive]] = [
+        (service_socket(config.primary, PORT), machine.datagram),
+        (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),
+    ]
+    tun = Tun(Interface(place.tun, teredo_route=config.relay is not None))
+    await ServerRunner(machine, sockets, tun, notify).run(stop, place.control)
