@@ -31,8 +31,8 @@ class Vector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_size_t), ("length", ctypes.c_size_t))
 
 
-class Message(ctypes.Structure):
-    """struct mmsghdr, with the msghdr in it spread out."""
+class Header(ctypes.Structure):
+    """struct msghdr."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -42,8 +42,14 @@ class Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("length", ctypes.c_uint32),
     )
+
+
+class Message(ctypes.Structure):
+    """struct mmsghdr."""
+
+    _anonymous_ = ("header",)
+    _fields_ = (("header", Header), ("length", ctypes.c_uint32))
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
