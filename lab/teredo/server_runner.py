@@ -20,17 +20,14 @@ from lab.teredo.tun import Interface, Tun
 if TYPE_CHECKING:
     from ctypes import Array
 
-    from lab.teredo.bulk import Bytes, Numbers
+    from lab.teredo.bulk import Bytes, Halves, Numbers, Words
 
-BATCH: Final = 256
+BATCH: Final = 512
 HEAD: Final = 64
 """The common datagrams have no more bytes."""
 
-FEW: Final = 8
+FEW: Final = 4
 """So many datagrams take as long one by one as at once."""
-
-_ENDPOINT: Final = slice(Name.port.offset, Name.zero.offset)
-"""Where a socket address has port and IPv4 address."""
 
 Receive = Callable[[bytes, Endpoint, float], None]
 
@@ -41,7 +38,7 @@ class _AtOnce:
     def __init__(self, server: Server, incoming: Incoming) -> None:
         # There is no linear algebra here: no threads for it.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        from numpy import arange, frombuffer, uint8, uint32, uintp  # noqa: PLC0415
+        from numpy import arange, frombuffer, uint8, uint16, uint32, uintp  # noqa: PLC0415
 
         from lab.teredo.bulk import Bulk  # noqa: PLC0415
 
@@ -50,12 +47,16 @@ class _AtOnce:
         def bytes_of(array: Array[Any]) -> Bytes:
             return frombuffer(memoryview(array).cast("B"), uint8).reshape(size, -1)
 
+        def ports_and_hosts(names: Array[Any]) -> tuple[Halves, Words]:
+            rows = bytes_of(names)
+            return rows.view(uint16)[:, Name.port.offset // 2], rows.view(uint32)[:, Name.host.offset // 4]
+
         self._bulk = Bulk(server)
         self._outgoing = Outgoing(size)
         self._heads = bytes_of(incoming.heads)
         self._lengths = bytes_of(incoming.messages).view(uint32)[:, Message.length.offset // 4]
-        self._sources = bytes_of(incoming.names)[:, _ENDPOINT]
-        self._to = bytes_of(self._outgoing.names)[:, _ENDPOINT]
+        self._ports, self._hosts = ports_and_hosts(incoming.names)
+        self._to_ports, self._to_hosts = ports_and_hosts(self._outgoing.names)
         self._vectors = bytes_of(self._outgoing.vectors).view(uintp)
         self._numbers = arange(size)
 
@@ -63,12 +64,12 @@ class _AtOnce:
         self, count: int, udp: socket.socket, other: socket.socket, *, on_secondary: bool
     ) -> tuple[Numbers, int]:
         """Answer what came to `udp`; the slots left to the server, and how many sends were refused."""
+        batch = slice(count)
         answers = self._bulk.answer(
-            self._heads[:count], self._lengths[:count], self._sources[:count], on_secondary=on_secondary
+            self._heads[batch], self._lengths[batch], self._ports[batch], self._hosts[batch], on_secondary=on_secondary
         )
-        sending = len(answers.starts)
-        self._to[:sending] = answers.to
-        rows = answers.rows
+        sending, rows = len(answers.starts), answers.rows
+        self._to_ports[:sending], self._to_hosts[:sending] = answers.ports, answers.hosts
         self._vectors[:sending, 0] = rows.ctypes.data + rows.strides[0] * self._numbers[:sending] + answers.starts
         self._vectors[:sending, 1] = answers.ends - answers.starts
         primary, secondary = (other, udp) if on_secondary else (udp, other)

@@ -145,11 +145,11 @@ def at_once(bulk: Bulk, batch: Sequence[Datagram], *, on_secondary: bool, dirt: 
     heads = np.full((len(batch), 64), dirt, np.uint8)
     for head, (data, _) in zip(heads, batch, strict=True):
         head[: len(data[:64])] = np.frombuffer(data[:64], np.uint8)
-    ends = b"".join(source.port.to_bytes(2, "big") + host_bytes(source.host) for _, source in batch)
     return bulk.answer(
         heads,
-        np.array([len(data) for data, _ in batch], np.intp),
-        np.frombuffer(ends, np.uint8).reshape(-1, 6),
+        np.array([len(data) for data, _ in batch], np.uint32),
+        np.array([source.port for _, source in batch], ">u2").view(np.uint16),
+        np.frombuffer(b"".join(host_bytes(source.host) for _, source in batch), np.uint32),
         on_secondary=on_secondary,
     )
 
@@ -159,7 +159,7 @@ def sends(answers: Answers) -> list[Send]:
     return [
         Send(
             answers.rows[n, answers.starts[n] : answers.ends[n]].tobytes(),
-            Endpoint(host_text(answers.to[n, 2:].tobytes()), int.from_bytes(answers.to[n, :2].tobytes(), "big")),
+            Endpoint(host_text(answers.hosts[n].tobytes()), int.from_bytes(answers.ports[n].tobytes(), "big")),
             secondary=n >= answers.primaries,
         )
         for n in range(len(answers.starts))
