@@ -27,7 +27,10 @@ HEAD: Final = 64
 """The common datagrams have no more bytes."""
 
 FEW: Final = 4
-"""So many datagrams take as long one by one as at once."""
+"""So many datagrams take no longer one by one than at once."""
+
+ROUNDS: Final = 8
+"""So many batches of one socket are taken before it is another file's turn."""
 
 Receive = Callable[[bytes, Endpoint, float], None]
 
@@ -61,9 +64,9 @@ class _AtOnce:
         self._numbers = arange(size)
 
     def answer(
-        self, count: int, udp: socket.socket, other: socket.socket, *, on_secondary: bool
+        self, count: int, primary: socket.socket, secondary: socket.socket, *, on_secondary: bool
     ) -> tuple[Numbers, int]:
-        """Answer what came to `udp`; the slots left to the server, and how many sends were refused."""
+        """Answer what came to one of the sockets; the slots left to the server, and how many sends were refused."""
         batch = slice(count)
         answers = self._bulk.answer(
             self._heads[batch], self._lengths[batch], self._ports[batch], self._hosts[batch], on_secondary=on_secondary
@@ -72,7 +75,6 @@ class _AtOnce:
         self._to_ports[:sending], self._to_hosts[:sending] = answers.ports, answers.hosts
         self._vectors[:sending, 0] = rows.ctypes.data + rows.strides[0] * self._numbers[:sending] + answers.starts
         self._vectors[:sending, 1] = answers.ends - answers.starts
-        primary, secondary = (other, udp) if on_secondary else (udp, other)
         refused = self._outgoing.send(primary, 0, answers.primaries)
         return answers.left, refused + self._outgoing.send(secondary, answers.primaries, sending)
 
@@ -84,27 +86,31 @@ class ServerRunner(Runner):
         super().__init__(server, sockets, tun, notify)
         self._server = server
         self._incoming = Incoming(BATCH, HEAD)
-        self._at_once: _AtOnce | None = None
+        self._at_once: asyncio.Future[_AtOnce] | None = None
 
     def _read_socket(self, udp: socket.socket, receive: Receive) -> None:
         now = self._loop.time()
         try:
-            count = self._incoming.receive(udp)
+            for _ in range(ROUNDS):
+                count = self._incoming.receive(udp)
+                left: Iterable[int] = range(count)
+                if count > FEW and (at_once := self._made()) is not None:
+                    primary, secondary = (each for each, _ in self._sockets)
+                    left, refused = at_once.answer(count, primary, secondary, on_secondary=udp is secondary)
+                    self.io_errors += refused
+                for slot in left:
+                    receive(*self._incoming.datagram(slot), now)
+                self._perform()
+                if count <= FEW:
+                    break
         except OSError:
             self.io_errors += 1
-            return
-        left: Iterable[int] = range(count)
-        if count > FEW:
-            if self._at_once is None:
-                self._at_once = _AtOnce(self._server, self._incoming)
-            primary, secondary = (each for each, _ in self._sockets)
-            on_secondary = udp is secondary
-            other = primary if on_secondary else secondary
-            left, refused = self._at_once.answer(count, udp, other, on_secondary=on_secondary)
-            self.io_errors += refused
-        for slot in left:
-            receive(*self._incoming.datagram(slot), now)
-        self._perform()
+
+    def _made(self) -> _AtOnce | None:
+        """The way for many at once; nobody waits until it is made."""
+        if self._at_once is None:
+            self._at_once = self._loop.run_in_executor(None, _AtOnce, self._server, self._incoming)
+        return self._at_once.result() if self._at_once.done() else None
 
 
 async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
