@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lab.bench import containers, labs
+from lab.bench import containers, labs, server
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail
 
-_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *containers.SECTIONS)}
+_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *server.SECTIONS, *containers.SECTIONS)}
 
 
 def main(
@@ -30,7 +30,7 @@ def main(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
-    """Measure how fast labs come up; medians in seconds, and ratios to references of the same run."""
+    """Measure how fast labs come up, and servers are; medians, and ratios to references of the same run."""
     if unknown := set(only or ()) - _SECTIONS.keys():
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
 from typing import Final
@@ -70,7 +71,8 @@ class Incoming:
         self.heads = ((ctypes.c_uint8 * head) * size)()
         self.names = (Name * size)()
         self.messages = (Message * size)()
-        self._rests = ((ctypes.c_uint8 * rest) * size)()  # pages that nothing is written to take no memory
+        # Pages of a mapping take no memory until something is written to them, and little is ever written here.
+        self._rests = ((ctypes.c_uint8 * rest) * size).from_buffer(mmap.mmap(-1, rest * size))
         self._vectors = ((Vector * 2) * size)()
         for message, name, vectors, first, second in zip(
             self.messages, self.names, self._vectors, self.heads, self._rests, strict=True
