@@ -41,7 +41,7 @@ format: for-checks ## Format the code, and mend what ruff can mend.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: for-labs with-docker ## Measure how fast labs come up. ARGS goes to the benchmark: ARGS='--only containers'.
+bench: for-labs with-docker ## Measure how fast labs come up, and servers are. ARGS goes to the benchmark: ARGS='--only containers'.
 	@$(BIN)/python -m lab.bench $(ARGS)
 
 conformance: for-tests ## Run all tests, look at our programs and Miredo from outside, and write docs/conformance.md.

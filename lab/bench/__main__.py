@@ -14,12 +14,13 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from lab.bench import containers, datapath, labs
+from lab.bench import containers, datapath, labs, server
 from lab.bench.report import markdown, show
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail, write
 
-_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *datapath.SECTIONS, *containers.SECTIONS)}
+_ALL = (*labs.SECTIONS, *datapath.SECTIONS, *server.SECTIONS, *containers.SECTIONS)
+_SECTIONS = {section.name: section for section in _ALL}
 
 
 def main(
@@ -33,7 +34,7 @@ def main(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
-    """Measure how fast labs come up, and data go; medians, and ratios to references of the same run."""
+    """Measure how fast labs come up, data go and servers are; medians, and ratios to references of the same run."""
     if unknown := set(only or ()) - _SECTIONS.keys():
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]

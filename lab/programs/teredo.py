@@ -14,8 +14,9 @@ from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import Extension
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Place, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Place, run_relay, stop_on_signals
 from lab.teredo.server import ServerConfig
+from lab.teredo.server_runner import run_server
 
 _log = logging.getLogger("teredo")
 

@@ -14,19 +14,17 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 from lab import unix
 from lab.datapath.choice import DataPath
-from lab.teredo.address import PORT, Endpoint, Forbidden, packed
+from lab.teredo.address import Endpoint, Forbidden, packed
 from lab.teredo.client import Client
 from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
 from lab.teredo.packet import MAX_DATAGRAM
 from lab.teredo.relay import Relay, RelayConfig
-from lab.teredo.server import Server, ServerConfig
 from lab.teredo.surroundings import directed_broadcasts
 from lab.teredo.tun import Interface, Tun
 
@@ -257,17 +255,6 @@ async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asy
     source = config.address if config.host_specific else None
     tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))
     await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
-
-
-async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
-    machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]] = [
-        (service_socket(config.primary, PORT), machine.datagram),
-        (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),
-    ]
-    tun = Tun(Interface(place.tun, teredo_route=config.relay is not None))
-    await Runner(machine, sockets, tun, notify).run(stop, place.control)
 
 
 def stop_on_signals() -> asyncio.Event:
