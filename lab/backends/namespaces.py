@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from ipaddress import ip_interface
 from typing import Any, Final
 
-from pyroute2 import IPRoute
-
+from lab import rtnetlink
 from lab.backends.linux import NetworkNamespaces
 from lab.backends.programs import Forked, Reports
 from lab.plan import NodePlan
+from lab.rtnetlink import Rtnetlink
 from lab.state import Lab
 from lab.work import WORK
 
@@ -35,23 +34,24 @@ class NamespacePlaces:
             return WORK[work](**arguments)
 
     def guest(self, nat: NodePlan) -> str:
-        """A namespace that goes when this process does; called where no event loop runs."""
+        """A namespace that goes when this process does."""
         assert nat.nat is not None
         assert nat.nat.guest is not None
-        own = ip_interface(nat.nat.guest)
         gateway = nat.interfaces[1].addresses[0].split("/")[0]
         name = f"guest{os.getpid()}"  # the one before may not be gone yet
         place = f"{name} of {nat.name}"
         self._namespaces.create(place)
-        with self._namespaces.inside(nat.name), IPRoute() as ip:
-            bridge = ip.link_lookup(ifname="lan")[0]
-            peer = {"ifname": "lan", "net_ns_fd": self._namespaces.fds[place], "address": _GUEST_ADDRESS}
-            ip.link("add", ifname=name, kind="veth", peer=peer, master=bridge, state="up")
-        with self._namespaces.inside(place), IPRoute() as ip:
-            index = ip.link_lookup(ifname="lan")[0]
-            ip.addr("add", index=index, address=str(own.ip), prefixlen=own.network.prefixlen)
-            ip.link("set", index=index, state="up")
-            ip.route("add", dst="0.0.0.0/0", gateway=gateway)
+        there = self._namespaces.fds[place]
+        with self._namespaces.inside(nat.name), Rtnetlink() as kernel:
+            bridge = socket.if_nametoindex("lan")
+            kernel.do(rtnetlink.veth(name, "lan", there, peer_mac=_GUEST_ADDRESS, master=bridge))
+        with self._namespaces.inside(place), Rtnetlink() as kernel:
+            index = socket.if_nametoindex("lan")
+            kernel.do(
+                rtnetlink.address(index, nat.nat.guest),
+                rtnetlink.set_up(index),
+                rtnetlink.route("0.0.0.0/0", index, via=gateway),
+            )
         return place
 
 
