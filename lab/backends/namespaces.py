@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import socket
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Final
 
 from lab import rtnetlink
+from lab.backends import nursery
 from lab.backends.linux import NetworkNamespaces
-from lab.backends.programs import Forked, Reports
+from lab.backends.programs import Local, Reports
 from lab.plan import NodePlan
+from lab.programs.process import Order
 from lab.rtnetlink import Rtnetlink
 from lab.state import Lab
 from lab.work import WORK
+
+_AT_ONCE: Final = 16
+"""Programs that have been asked for and have told nothing yet."""
+
+_PATIENCE: Final = 1.0
+"""Seconds after which such a program no longer keeps others waiting."""
+
+_BATCH: Final = 100
 
 _GUEST_ADDRESS: Final = "02:00:00:00:00:02"
 """Of every guest: the NAT may still know the one before it, which had the same IPv4 address."""
@@ -55,17 +69,81 @@ class NamespacePlaces:
         return place
 
 
-class NamespacePrograms(Forked):
-    """The programs of nodes that are network namespaces of this process."""
+class NamespacePrograms(Local):
+    """The programs of nodes that are network namespaces of this process: forked from a nursery, a few at a time.
+
+    Many at once would all be slow, and their servers with them, until they take each other for dead.
+    """
 
     def __init__(self, lab: Lab, reports: Reports, namespaces: NetworkNamespaces) -> None:
-        super().__init__(lab, reports, namespaces.enter, lab.log)
+        super().__init__(lab, reports, logs=True)
         self._namespaces = namespaces
+        self._nursery, self._channel = nursery.start()
+        self._numbers = count()
+        self._waiting: dict[int, Order] = {}
+        self._starting: set[int] = set()
+        self._all_started = asyncio.Event()
 
     async def connect(self, progress: Callable[[int, int], None]) -> None:
         for node in self._namespaces.fds:
             self._lab.node_directory(node).mkdir(parents=True)
+        asyncio.get_running_loop().add_reader(self._channel, self._hear)
         progress(1, 1)
+
+    async def started(self) -> None:
+        if self._waiting or self._starting:
+            self._all_started.clear()
+            await self._all_started.wait()
+
+    def _run(self, order: Order) -> int:
+        number = next(self._numbers)
+        self._waiting[number] = order
+        self._start_more()
+        return number
+
+    def _end(self, number: int) -> None:
+        if self._waiting.pop(number, None) is None:
+            nursery.ask_to_stop(self._channel, number)
+        else:
+            self.ended(number, 0)
+
+    def _start_more(self) -> None:
+        while self._waiting and len(self._starting) < _AT_ONCE:
+            number = next(iter(self._waiting))
+            order = self._waiting.pop(number)
+            self._starting.add(number)
+            asyncio.get_running_loop().call_later(_PATIENCE, self._no_longer_starting, number)
+            nursery.ask_to_start(self._channel, number, order, self._namespaces.fds[order.node])
+        if not self._waiting and not self._starting:
+            self._all_started.set()
+
+    def _no_longer_starting(self, number: int) -> None:
+        if number in self._starting:
+            self._starting.discard(number)
+            self._start_more()
+
+    def _hear(self) -> None:
+        """Take in what the nursery and its programs tell."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_BATCH):
+                message = self._channel.recv(nursery.MESSAGE)
+                if not message:
+                    self._orphaned()
+                    return
+                told = json.loads(message)
+                number = told["number"]
+                if "event" in told:
+                    self.heard(number, told["event"])
+                else:
+                    self.ended(number, told["status"])
+                self._no_longer_starting(number)
+
+    def _orphaned(self) -> None:
+        """The nursery has ended, and its programs with it."""
+        asyncio.get_running_loop().remove_reader(self._channel)
+        _, status = os.waitpid(self._nursery, 0)
+        for number in list(self._running):
+            self.ended(number, status)
 
     def names(self, hosts: str) -> None:
         self._lab.hosts_file.write_text(hosts)  # in place: it is mounted over /etc/hosts
