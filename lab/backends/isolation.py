@@ -68,7 +68,7 @@ def _supervise(plan: Plan, topology: dict[str, Any], lab: Lab, tell: Tell, *, me
         nodes = Nodes(plan)
         namespaces = linux.NetworkNamespaces()
         nodes.places = NamespacePlaces(namespaces)
-        nodes.programs = NamespacePrograms(lab, nodes, namespaces)
+        nodes.programs = NamespacePrograms(lab, nodes, namespaces, plan.nodes)
 
         def show(what: str, done: int, total: int) -> None:
             tell(progress(what, done, total))

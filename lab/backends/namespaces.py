@@ -7,11 +7,11 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Sequence
+from itertools import count, islice
 from typing import Any, Final
 
-from lab import rtnetlink
+from lab import programs, rtnetlink
 from lab.backends import nursery
 from lab.backends.linux import NetworkNamespaces
 from lab.backends.programs import Local, Reports
@@ -20,6 +20,9 @@ from lab.programs.process import Order
 from lab.rtnetlink import Rtnetlink
 from lab.state import Lab
 from lab.work import WORK
+
+PROCESSES: Final = 128
+"""More clients than that share processes."""
 
 _AT_ONCE: Final = 16
 """Programs that have been asked for and have told nothing yet."""
@@ -72,10 +75,11 @@ class NamespacePlaces:
 class NamespacePrograms(Local):
     """The programs of nodes that are network namespaces of this process: forked from a nursery, a few at a time.
 
-    Many at once would all be slow, and their servers with them, until they take each other for dead.
+    Many at once would all be slow, and their servers with them, until they take each other for dead. Each has a
+    process of its own, but in a large lab clients share them.
     """
 
-    def __init__(self, lab: Lab, reports: Reports, namespaces: NetworkNamespaces) -> None:
+    def __init__(self, lab: Lab, reports: Reports, namespaces: NetworkNamespaces, nodes: Sequence[NodePlan]) -> None:
         super().__init__(lab, reports, logs=True)
         self._namespaces = namespaces
         self._nursery, self._channel = nursery.start()
@@ -83,6 +87,8 @@ class NamespacePrograms(Local):
         self._waiting: dict[int, Order] = {}
         self._starting: set[int] = set()
         self._all_started = asyncio.Event()
+        clients = sum(programs.shareable(program.kind) is not None for node in nodes for program in node.programs)
+        self._share = min(nursery.MOST, -(-clients // PROCESSES) or 1)
 
     async def connect(self, progress: Callable[[int, int], None]) -> None:
         for node in self._namespaces.fds:
@@ -109,17 +115,23 @@ class NamespacePrograms(Local):
 
     def _start_more(self) -> None:
         while self._waiting and len(self._starting) < _AT_ONCE:
-            number = next(iter(self._waiting))
-            order = self._waiting.pop(number)
-            self._starting.add(number)
-            asyncio.get_running_loop().call_later(_PATIENCE, self._no_longer_starting, number)
-            nursery.ask_to_start(self._channel, number, order, self._namespaces.fds[order.node])
+            orders = {number: self._waiting.pop(number) for number in self._next()}
+            self._starting |= orders.keys()
+            asyncio.get_running_loop().call_later(_PATIENCE, self._no_longer_starting, *orders)
+            nursery.ask_to_start(self._channel, orders, [self._namespaces.fds[order.node] for order in orders.values()])
         if not self._waiting and not self._starting:
             self._all_started.set()
 
-    def _no_longer_starting(self, number: int) -> None:
-        if number in self._starting:
-            self._starting.discard(number)
+    def _next(self) -> list[int]:
+        """The programs that are started next, in one process."""
+        shareable = (number for number, order in self._waiting.items() if programs.shareable(order.kind) is not None)
+        first = next(iter(self._waiting))
+        together = list(islice(shareable, self._share))
+        return together if first in together else [first]
+
+    def _no_longer_starting(self, *numbers: int) -> None:
+        if not self._starting.isdisjoint(numbers):
+            self._starting.difference_update(numbers)
             self._start_more()
 
     def _hear(self) -> None:

@@ -17,16 +17,21 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from lab import programs
 from lab.backends import linux
 from lab.backends.processes import be
 from lab.programs.process import Order, run
+from lab.programs.sharing import Lodger, run_all
 
-MESSAGE: Final = 1 << 16
+MOST: Final = 64
+"""Programs of one process."""
+
+MESSAGE: Final = 1 << 17
 """Bytes of the longest message."""
 
 _PRELOADED: Final = ("teredo-client", "web")
@@ -46,9 +51,10 @@ def start() -> tuple[int, socket.socket]:
     return pid, here
 
 
-def ask_to_start(channel: socket.socket, number: int, order: Order, network: int) -> None:
-    """Have a program started, which will be known by this number, in the network namespace of a descriptor."""
-    socket.send_fds(channel, [json.dumps({"start": number, "order": asdict(order)}).encode()], [network])
+def ask_to_start(channel: socket.socket, orders: Mapping[int, Order], networks: Sequence[int]) -> None:
+    """Have programs started in one process, each in the network namespace of a descriptor; they go by these numbers."""
+    message = {"start": [[number, asdict(order)] for number, order in orders.items()]}
+    socket.send_fds(channel, [json.dumps(message).encode()], networks)
 
 
 def ask_to_stop(channel: socket.socket, number: int) -> None:
@@ -75,7 +81,7 @@ def main() -> NoReturn:
 class _Nursery:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._children: dict[int, int] = {}
+        self._children: dict[int, list[int]] = {}
 
     def serve(self) -> None:
         """Fork and stop programs as asked, and tell of their ends."""
@@ -88,43 +94,62 @@ class _Nursery:
                 with contextlib.suppress(BlockingIOError):
                     os.read(woken, 4096)
                 for pid, status in _ended():
-                    self._tell({"number": self._children.pop(pid), "status": status})
+                    for number in self._children.pop(pid):
+                        self._tell({"number": number, "status": status})
             if self._channel.fileno() in ready:
-                message, fds, _, _ = socket.recv_fds(self._channel, MESSAGE, 1)
+                message, fds, _, _ = socket.recv_fds(self._channel, MESSAGE, MOST)
                 if not message:
                     return
                 request = json.loads(message)
                 if "stop" in request:
                     self._stop(request["stop"])
                 else:
-                    self._start(request["start"], Order(**request["order"]), fds[0])
+                    self._start({number: Order(**order) for number, order in request["start"]}, fds)
 
     def _tell(self, message: dict[str, Any]) -> None:
         self._channel.send(json.dumps(message).encode())
 
     def _stop(self, number: int) -> None:
-        for pid, known in self._children.items():
-            if known == number:
+        for pid, numbers in self._children.items():
+            if number in numbers:
                 os.kill(pid, signal.SIGTERM)
 
-    def _start(self, number: int, order: Order, network: int) -> None:
-        with contextlib.suppress(ImportError):  # the program will say so itself
-            programs.program(order.kind)
+    def _start(self, orders: dict[int, Order], networks: list[int]) -> None:
+        for order in orders.values():
+            with contextlib.suppress(ImportError):  # the program will say so itself
+                programs.program(order.kind)
 
-        def program() -> None:
+        def process() -> None:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             linux.end_with_parent()
             gc.enable()
-            linux.setns(network, linux.NEWNET)
-            os.close(network)
-            run(order, lambda event: self._tell({"number": number, "event": event}))
+            if len(orders) == 1:
+                ((number, order),) = orders.items()
+                linux.setns(networks[0], linux.NEWNET)
+                os.close(networks[0])
+                run(order, partial(self._heard, number))
+            else:
+                run_all(
+                    [
+                        Lodger(order, network, partial(self._heard, number), partial(self._left, number))
+                        for (number, order), network in zip(orders.items(), networks, strict=True)
+                    ]
+                )
 
         pid = os.fork()
         if pid == 0:
-            be(program)
-        os.close(network)
-        self._children[pid] = number
+            be(process)
+        for network in networks:
+            os.close(network)
+        self._children[pid] = list(orders)
+
+    def _heard(self, number: int, event: dict[str, Any]) -> None:
+        self._tell({"number": number, "event": event})
+
+    def _left(self, number: int, code: int) -> None:
+        """A program has ended, and others of its process have not."""
+        self._tell({"number": number, "status": code << 8})
 
 
 def _ended() -> Iterator[tuple[int, int]]:

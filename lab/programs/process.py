@@ -29,6 +29,14 @@ class Order:
     control: str
     log: str | None
 
+    def context(self, tell: Tell) -> programs.Context:
+        """What the program is given."""
+
+        def notify(event: str, facts: dict[str, Any]) -> None:
+            tell({"name": event, **facts})
+
+        return programs.Context(self.node, Path(self.directory), Path(self.control), notify)
+
 
 def process_name(kind: str, node: str) -> str:
     """What ps shows of a node's program: ``client:alice``."""
@@ -44,9 +52,4 @@ def run(order: Order, tell: Tell) -> None:
         os.close(log)
     linux.set_process_name(process_name(order.kind, order.node))
     set_up_logs(node=order.node)
-
-    def notify(event: str, facts: dict[str, Any]) -> None:
-        tell({"name": event, **facts})
-
-    context = programs.Context(order.node, Path(order.directory), Path(order.control), notify)
-    programs.program(order.kind)(order.options, context)
+    programs.program(order.kind)(order.options, order.context(tell))
