@@ -25,6 +25,7 @@ from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
+from lab.datapath.choice import VARIABLE, DataPath
 from lab.launch import launch, read, settle
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
@@ -76,13 +77,21 @@ def up(
         bool, typer.Option("--measure/--no-measure", help="Measure whether each NAT is what the topology says.")
     ] = True,
     recreate: Annotated[bool, typer.Option("--recreate", help="Take down a lab of this name first.")] = False,
+    datapath: Annotated[
+        DataPath | None,
+        typer.Option(
+            help="How our programs carry data, in place of what the topology says: `kernel` needs root.",
+            envvar=VARIABLE,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring a lab up. A lab that is up already, from the same topology, is left as it is.
 
     Example: `teredo-lab up topologies/default.yaml --check`
     """
-    topology, plan = read(file, name)
+    topology, plan = read(file, name, datapath)
     lab = base.lab_of(backend, plan.name)
     with state.starting():
         if recreate:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lab.datapath.choice import VARIABLE, DataPath
 from lab.logs import set_up as set_up_logs
 from lab.programs.teredo import log_event
 from lab.state import root
@@ -41,6 +42,13 @@ Main = Callable[[Place, Notify, asyncio.Event], Coroutine[Any, Any, None]]
 Tun = Annotated[str, typer.Option(help="Name of the network interface to make.")]
 Bind = Annotated[str, typer.Option(help="Local IPv4 address of the service port.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every packet that is dropped, too.")]
+Carrying = Annotated[
+    DataPath,
+    typer.Option(
+        help="How data are carried: in the `kernel` (needs root), in `userspace`, or `auto`, what works.",
+        envvar=VARIABLE,
+    ),
+]
 Control = Annotated[Path | None, typer.Option(help="Control socket; `teredo state` asks there.", show_default=False)]
 
 
@@ -107,6 +115,7 @@ def client(
     secret_file: Annotated[
         Path | None, typer.Option(help="File with the shared secret for secure qualification.", show_default=False)
     ] = None,
+    datapath: Carrying = DataPath.AUTO,
     tun: Tun = "teredo",
     control: Control = None,
     verbose: Verbose = False,
@@ -132,7 +141,8 @@ def client(
         _fail(2, str(error))
         return
     memory = root() / "teredo-client.upnp-port"
-    _run("client", verbose, Place(tun, control, bind, port, memory=memory), partial(run_client, config))
+    place = Place(tun, control, bind, port, memory=memory, datapath=datapath)
+    _run("client", verbose, place, partial(run_client, config))
 
 
 @app.command()
@@ -178,6 +188,7 @@ def relay(
     ] = None,
     host_specific: Annotated[bool, typer.Option("--host-specific", help="Relay for this host alone.")] = False,
     behind_nat: Annotated[bool, typer.Option("--behind-nat", help="Send direct bubbles as well.")] = False,
+    datapath: Carrying = DataPath.AUTO,
     tun: Tun = "teredo",
     control: Control = None,
     verbose: Verbose = False,
@@ -193,7 +204,7 @@ def relay(
     except ValueError as error:
         _fail(2, str(error))
         return
-    _run("relay", verbose, Place(tun, control, bind, port), partial(run_relay, config))
+    _run("relay", verbose, Place(tun, control, bind, port, datapath=datapath), partial(run_relay, config))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any, Final
 from lab import state
 from lab.backends import base
 from lab.console import BAD_INPUT, FAILED, MACHINE, fail, progress_bar
+from lab.datapath.choice import DataPath
 from lab.plan import Plan
 from lab.state import Lab, MachineError, StateError
 from lab.topology.changes import pinned
@@ -19,14 +20,16 @@ from lab.topology.model import Topology
 SETTLE_TIMEOUT: Final = 40.0
 
 
-def read(file: Path, name: str | None) -> tuple[Topology, Plan]:
-    """Load and plan a topology, or leave with its errors."""
+def read(file: Path, name: str | None, datapath: DataPath | None = None) -> tuple[Topology, Plan]:
+    """Load and plan a topology, perhaps with another data path, or leave with its errors."""
     from lab.planner import plan  # noqa: PLC0415 - only some commands plan
 
     try:
         topology = load(file)
     except TopologyError as error:
         fail(BAD_INPUT, error)
+    if datapath is not None:
+        topology = topology.but(datapath=datapath)
     planned = plan(topology)
     return topology, planned.model_copy(update={"name": name or planned.name, "topology": str(file.resolve())})
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, Final
 
 from lab.check.expectation import expectations
+from lab.datapath.choice import DataPath
 from lab.nat import engines
 from lab.nat.setup import NatSetup
 from lab.plan import TRUNK, Interface, Nat, Neighbour, Network, NodePlan, Plan, Program, Route, SourceRule
@@ -75,8 +76,8 @@ def plan(topology: Topology) -> Plan:
     addresses = allocate(topology)
     public = [
         *(_server(name, server, addresses) for name, server in topology.servers.items()),
-        *(_relay(name, relay, addresses) for name, relay in topology.relays.items()),
-        *(_host(name, host, addresses) for name, host in topology.hosts.items()),
+        *(_relay(topology, name, relay, addresses) for name, relay in topology.relays.items()),
+        *(_host(topology, name, host, addresses) for name, host in topology.hosts.items()),
         *(_nat(topology, name, addresses) for name, site in topology.sites.items() if site.behind is None),
     ]
     nested = [_nat(topology, name, addresses) for name, site in topology.sites.items() if site.behind is not None]
@@ -236,12 +237,13 @@ def _server(name: str, server: Server, addresses: Addresses) -> NodePlan:
     )
 
 
-def _relay(name: str, relay: Relay, addresses: Addresses) -> NodePlan:
+def _relay(topology: Topology, name: str, relay: Relay, addresses: Addresses) -> NodePlan:
     link, routes = _link(name, WAN, addresses)
     if relay.program == "miredo":
         options: dict[str, Any] = {"bind": str(addresses.public[name][0]), "port": relay.port, "tun": TUN}
     else:
         options = _relaying(name, relay.port, addresses, host_specific=False)
+        options |= _datapath(relay.datapath or topology.datapath)
     return NodePlan(
         name=name,
         role="relay",
@@ -253,10 +255,10 @@ def _relay(name: str, relay: Relay, addresses: Addresses) -> NodePlan:
     )
 
 
-def _host(name: str, host: Host, addresses: Addresses) -> NodePlan:
+def _host(topology: Topology, name: str, host: Host, addresses: Addresses) -> NodePlan:
     link, routes = _link(name, WAN, addresses)
     local = host.relay == LOCAL
-    relay = _relaying(name, RELAY_PORT, addresses, host_specific=True) if local else {}
+    relay = _relaying(name, RELAY_PORT, addresses, host_specific=True) | _datapath(topology.datapath) if local else {}
     web = Program(kind="web", options={"address": str(addresses.native[name].node), "port": WEB_PORT})
     return NodePlan(
         name=name,
@@ -336,6 +338,7 @@ def _client(topology: Topology, placed: PlacedClient, addresses: Addresses) -> N
         options |= client.model_dump(include={"client_id", "secret", "determine_interval", "local_discovery"})
         options["refresh_interval"] = client.refresh_interval or REFRESH_INTERVAL
         options["extensions"] = sorted(ALL if client.extensions is None else client.extensions)
+        options |= _datapath(client.datapath or topology.datapath)
     return NodePlan(
         name=name,
         role="client",
@@ -346,6 +349,11 @@ def _client(topology: Topology, placed: PlacedClient, addresses: Addresses) -> N
         routes=(Route(destination="0.0.0.0/0", via=str(gateway(lan)), interface=LAN),),
         programs=(_teredo(client.program, "client", options),),
     )
+
+
+def _datapath(choice: DataPath) -> dict[str, str]:
+    """What a program is told of its data path: nothing where it shall choose."""
+    return {} if choice is DataPath.AUTO else {"datapath": str(choice)}
 
 
 def _teredo(program: TeredoProgram, part: str, options: dict[str, Any]) -> Program:

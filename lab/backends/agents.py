@@ -22,7 +22,8 @@ from lab.state import Lab
 
 _POLL: Final = 0.02
 _NAMES_PAUSE: Final = 0.2
-"""Seconds between two tellings of all names to all nodes."""
+_NAMES_PAUSE_EACH: Final = 0.01
+"""Seconds between two tellings of all names to all nodes, and what each node adds: every telling wakes all of them."""
 
 _PATIENCE: Final = 120.0
 """Seconds without another container that comes up, after which the others count as lost."""
@@ -163,7 +164,7 @@ class AgentPrograms:
             self._telling = asyncio.get_running_loop().create_task(self._tell_names())
 
     async def _tell_names(self) -> None:
-        await asyncio.sleep(_NAMES_PAUSE)
+        await asyncio.sleep(_NAMES_PAUSE + _NAMES_PAUSE_EACH * len(self._plans))
         for node in self._plans:
             self._order(node, {"order": "names", "hosts": self._hosts})
 

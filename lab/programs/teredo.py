@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from lab.datapath.choice import VARIABLE, DataPath
 from lab.programs.base import Context
 from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
@@ -44,7 +46,8 @@ def _run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
 
 def _place(options: dict[str, Any], context: Context) -> Place:
     where = {key: options[key] for key in ("bind", "port") if key in options}
-    return Place(options["tun"], context.control, memory=context.directory / "upnp-port", **where)
+    datapath = DataPath(options.get("datapath") or os.environ.get(VARIABLE, DataPath.AUTO))
+    return Place(options["tun"], context.control, memory=context.directory / "upnp-port", datapath=datapath, **where)
 
 
 def client(options: dict[str, Any], context: Context) -> None:

@@ -134,6 +134,7 @@ class Bubbles(Tunnel):
         self._ask_for_answer(peer, now)
 
     def _try(self, peer: Peer, now: float) -> None:
+        self._peers.note(peer)
         if peer.trusted and not peer.usable(now) and is_teredo(peer.address):
             if self._has(Extension.LOAD_REDUCTION):
                 self.counters["peers solicited"] += 1
@@ -239,6 +240,7 @@ class Bubbles(Tunnel):
             del self._ports[peer.local_port]
             self._actions.append(Close(peer.local_port))
             peer.local_port = peer.random_port = peer.send_from = 0
+            self._peers.note(peer)
 
     def port_refused(self, port: int, now: float) -> None:
         """A random port that was to be opened could not be had: go on without."""

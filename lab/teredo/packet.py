@@ -91,6 +91,16 @@ class Packet:
         return self.ipv6[40] if self.ipv6[6] == ICMPV6 and len(self.ipv6) >= HEADER + 4 else None
 
 
+def is_plain(ipv6: bytes) -> bool:
+    """Whether a whole IPv6 packet is data alone: no bubble, and no message of router discovery, which mean something to
+    a Teredo node by themselves."""
+    if ipv6[6] == NO_NEXT_HEADER:
+        return len(ipv6) > HEADER
+    return (
+        ipv6[6] != ICMPV6 or len(ipv6) < HEADER + 4 or ipv6[HEADER] not in (ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT)
+    )
+
+
 def decode(datagram: bytes) -> Packet:
     """Take a UDP payload apart: authentication, then origin, then the IPv6 packet, then trailers.
 

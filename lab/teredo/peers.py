@@ -173,12 +173,16 @@ class Peer:
 
 
 class PeerList:
-    """Peers by IPv6 address, at most `limit` of them."""
+    """Peers by IPv6 address, at most `limit` of them.
+
+    `changed` collects the addresses whose trust has changed, if there is somebody who wants to know.
+    """
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
             raise ValueError("a peer list holds at least one peer")
         self._limit = limit
+        self.changed: set[bytes] | None = None
         self._strangers: OrderedDict[bytes, Peer] = OrderedDict()
         self._in_use: OrderedDict[bytes, Peer] = OrderedDict()
 
@@ -206,8 +210,14 @@ class PeerList:
         evicted = None
         if len(self) >= self._limit:
             evicted = (self._strangers or self._in_use).popitem(last=False)[1]
+            self.note(evicted)
         peer = self._strangers[address] = Peer.new(address, now)
         return peer, evicted
+
+    def note(self, peer: Peer) -> None:
+        """Note that what may go to this peer, or come from it, may have changed."""
+        if self.changed is not None:
+            self.changed.add(peer.address)
 
     def use(self, peer: Peer) -> None:
         """Note that a packet of the host goes to this peer: it is a stranger no more."""
@@ -222,6 +232,7 @@ class PeerList:
         peer.last_received, peer.solicitations = now, 0
         peer.bubbles.clear()
         peer.callbacks.clear()
+        self.note(peer)
 
     def distrust(self, peer: Peer) -> None:
         """Withdraw the trust in a peer that no longer answers: it is a stranger again."""
@@ -230,9 +241,11 @@ class PeerList:
         peer.nonce_received, peer.peer_random_port = b"", 0
         peer.refreshes = peer.solicitations = 0
         peer.vouched, peer.proven = False, ()
+        self.note(peer)
         if self._in_use.pop(peer.address, None) is not None:
             self._strangers[peer.address] = peer
 
     def remove(self, peer: Peer) -> None:
+        self.note(peer)
         self._in_use.pop(peer.address, None)
         self._strangers.pop(peer.address, None)

@@ -82,7 +82,7 @@ class Relay(Tunnel):
             self._drop("destination is not Teredo")
         elif teredo.mapped in self._forbidden or Endpoint(teredo.server, PORT) in self._forbidden:
             self._drop("forbidden IPv4 destination", destination=text(destination))
-        elif not self._is_served(ipv6[8:24]):
+        elif not self.inside(ipv6[8:24]):
             self._drop("source is not served", source=text(ipv6[8:24]))
         else:
             peer = self._peer(destination, now)
@@ -128,7 +128,7 @@ class Relay(Tunnel):
         self._trust(peer, source, now)
         if packet.is_bubble:
             self.counters["direct bubbles received"] += 1
-        elif self._is_served(packet.destination):
+        elif self.inside(packet.destination):
             self._deliver(packet.ipv6)
         else:
             self._drop("destination is not served", destination=text(packet.destination))
@@ -146,7 +146,8 @@ class Relay(Tunnel):
             return True
         return peer.trusted and peer.mapping == source
 
-    def _is_served(self, address: bytes) -> bool:
+    def inside(self, address: bytes) -> bool:
+        """Whether this relay forwards to such an address: a host that it serves."""
         if self.config.host_specific:
             return address == self._own
         if is_teredo(address) or not is_global(address):

@@ -20,6 +20,7 @@ from random import SystemRandom
 from typing import Any
 
 from lab import unix
+from lab.datapath.choice import DataPath
 from lab.teredo.address import PORT, Endpoint, Forbidden, packed
 from lab.teredo.client import Client
 from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
@@ -246,6 +247,7 @@ class Place:
     port: int = 0
     upnp_wait: float = 2.0
     memory: Path | None = None
+    datapath: DataPath = DataPath.AUTO
 
 
 async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:

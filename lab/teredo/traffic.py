@@ -104,6 +104,9 @@ class Traffic(LocalDiscovery):
 
     # Sending (section 5.2.4)
 
+    def inside(self, address: bytes) -> bool:
+        return address == self._own
+
     def _outward(self, ipv6: bytes, now: float) -> None:
         """A packet of the host, which has our address as its source."""
         destination = ipv6[24:40]

@@ -8,6 +8,7 @@ native host. It is repeated after 2 s, three times at most, and then the peer is
 from __future__ import annotations
 
 from collections.abc import Hashable, Set
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
@@ -21,6 +22,18 @@ ATTEMPTS: Final = 4
 """One attempt and up to three repeats (RFC 4380 section 5.2.4)."""
 
 MAX_PEERS: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How data go to a trusted peer and come from it.
+
+    They go to `send_to`, from the local port `send_from` (0: the service port), and come from `mapping`.
+    """
+
+    mapping: Endpoint
+    send_to: Endpoint
+    send_from: int
 
 
 class Tunnel(Machine):
@@ -54,6 +67,49 @@ class Tunnel(Machine):
             for peer in self._peers
         ]
 
+    # Data that go by themselves: whoever carries them needs the machine only to know whom it trusts where
+
+    def way(self, address: bytes, now: float) -> Way | None:
+        """How plain data (`lab.teredo.packet.is_plain`) go to a peer and come from it for the next moment, without the
+        machine; None if each packet has to be shown to it. It holds until `changed_ways` names the peer, or it has
+        been silent for 30 s (RFC 4380 section 5.2.4)."""
+        peer = self._peers.get(address)
+        if peer is None or not peer.usable(now) or peer.outbound or peer.inbound or address in self._timers:
+            return None
+        if peer.mapping is None or peer.send_to is None or peer.nonce is not None:
+            return None
+        return Way(peer.mapping, peer.send_to, peer.send_from)
+
+    def changed_ways(self) -> set[bytes]:
+        """Take out the addresses of peers whose way may have changed since the last call; the first begins it."""
+        taken, self._peers.changed = self._peers.changed, set()
+        return taken or set()
+
+    def inside(self, address: bytes) -> bool:
+        """Whether an IPv6 address is on this side of the tunnel: data of such ones are sent, and delivered to them."""
+        raise NotImplementedError
+
+    def carried(
+        self,
+        address: bytes,
+        *,
+        sent: int = 0,
+        sent_at: float = float("-inf"),
+        received: int = 0,
+        received_at: float = float("-inf"),
+    ) -> None:
+        """So many packets have gone to a peer and come from it without the machine, the last of them at these times."""
+        self.counters["sent"] += sent
+        self.counters["delivered"] += received
+        peer = self._peers.get(address)
+        if peer is None:
+            return
+        if sent:
+            if not peer.in_use:
+                self._peers.use(peer)
+            peer.last_sent, peer.last_data = max(peer.last_sent, sent_at), max(peer.last_data, sent_at)
+        peer.last_received = max(peer.last_received, received_at)
+
     # What subclasses add
 
     def _attempt(self, peer: Peer, now: float) -> None:
@@ -86,6 +142,7 @@ class Tunnel(Machine):
 
     def _abandon(self, peer: Peer) -> None:
         self._timers.cancel(peer.address)
+        self._peers.note(peer)
         outbound, _ = peer.release()
         for ipv6 in outbound:
             self._refuse(self._error_source(), ipv6, ADDRESS_UNREACHABLE)
@@ -102,6 +159,7 @@ class Tunnel(Machine):
         """Hold a packet until the peer answers, and see to it that an attempt is under way."""
         if not peer.hold_outbound(ipv6):
             self._drop("queue full", peer=text(peer.address))
+        self._peers.note(peer)
         self._reach(peer, now)
 
     def _reach(self, peer: Peer, now: float) -> None:
@@ -111,6 +169,7 @@ class Tunnel(Machine):
             self._try(peer, now)
 
     def _try(self, peer: Peer, now: float) -> None:
+        self._peers.note(peer)
         if is_teredo(peer.address):
             allowed = max(peer.last_sent + BUBBLE_SPACING, peer.bubbles.opens_at(now))
             if allowed > now + BUBBLE_SPACING:  # four bubbles in 300 s went unanswered
@@ -159,6 +218,7 @@ class Tunnel(Machine):
     def _release(self, peer: Peer, now: float) -> None:
         """Send and deliver what waited until the peer was trusted, in order."""
         self._timers.cancel(peer.address)
+        self._peers.note(peer)
         outbound, inbound = peer.release()
         for ipv6 in outbound:
             self._transmit(peer, ipv6, now)

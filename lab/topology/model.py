@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lab import link
+from lab.datapath.choice import DataPath
 from lab.nat.kinds import NAMES, Collision, Engine, Filtering, Mapping, NatBehaviour, Pooling, PortChoice
 from lab.plan import LinkQuality, Verdict
 from lab.teredo.extensions import Extension
@@ -89,6 +90,12 @@ class Link(Options):
 _LINK: Final = Field(default=Link(), description="how good the link is: loss, rate, delay, jitter, reorder, down")
 
 
+_DATAPATH: Final = Field(
+    default=None,
+    description="auto, kernel or userspace: how data are carried; auto, or what the topology says, by default",
+)
+
+
 class Server(Options):
     """A Teredo server (RFC 4380 section 5.3)."""
 
@@ -110,6 +117,7 @@ class Relay(Options):
     program: TeredoProgram = "teredo-lab"
     ipv4: IPv4Address | None = Field(default=None, description="a public IPv4 address")
     port: int = Field(default=RELAY_PORT, ge=1024, le=65535, description="the relay's UDP port, 1024 to 65535")
+    datapath: DataPath | None = _DATAPATH
     link: Link = _LINK
 
 
@@ -151,6 +159,7 @@ class Client(Options):
         default=None, description="the client's id for secure qualification, 1 to 255 printable ASCII characters"
     )
     secret: Secret | None = Field(default=None, description="the secret that the client shares with its server")
+    datapath: DataPath | None = _DATAPATH
     link: Link = _LINK
 
 
@@ -301,6 +310,10 @@ class Topology(Options):
         "letters, digits or hyphens",
     )
     description: str = Field(default="", description="what the lab is for, as text")
+    datapath: DataPath = Field(
+        default=DataPath.AUTO,
+        description="auto, kernel or userspace: how clients and relays of ours carry data, unless they say otherwise",
+    )
     servers: dict[Name, Server] = Field(min_length=1, description="server names, each with its options, at least one")
     relays: dict[Name, Relay] = Field(default={}, description="relay names, each with its options")
     hosts: dict[Name, Host] = Field(default={}, description="names of native IPv6 hosts, each with its options")

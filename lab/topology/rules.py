@@ -309,6 +309,9 @@ def _programs(topology: Topology) -> Iterator[Finding]:
             yield Finding(("servers", name, "secrets"), "miredo has no secure qualification", remedy)
         if server.program == "miredo" and server.relay:
             yield Finding(("servers", name, "relay"), "a miredo server is no relay", remedy)
+    for name, relay in topology.relays.items():
+        if relay.program == "miredo" and relay.datapath is not None:
+            yield Finding(("relays", name, "datapath"), "miredo has no choice of data path", remedy)
     for placed in topology.clients():
         if placed.client.program != "miredo":
             continue
@@ -321,6 +324,8 @@ def _programs(topology: Topology) -> Iterator[Finding]:
         for option in ("determine_interval", "local_discovery"):
             if getattr(placed.client, option):
                 yield Finding(_client(placed, option), f"miredo has no option {option}", remedy)
+        if placed.client.datapath is not None:
+            yield Finding(_client(placed, "datapath"), "miredo has no choice of data path", remedy)
         if placed.client.extensions:
             yield Finding(_client(placed, "extensions"), "miredo has none of the extensions of RFC 6081", remedy)
 

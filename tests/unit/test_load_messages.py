@@ -32,13 +32,14 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("site:\n  home:\n"),
-            "lab.yaml:3: unknown option 'site'; did you mean 'sites'? known: name, description, servers, relays, hosts,"
-            " sites, matrix, checks",
+            "lab.yaml:3: unknown option 'site'; did you mean 'sites'? known: name, description, datapath, servers,"
+            " relays, hosts, sites, matrix, checks",
         ),
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
             "lab.yaml:7: unknown option 'prot'; did you mean 'port'? known: program, server, ipv4, port,"
-            " refresh_interval, determine_interval, local_discovery, extensions, client_id, secret, link",
+            " refresh_interval, determine_interval, local_discovery, extensions, client_id, secret, datapath,"
+            " link",
         ),
         (
             server_and("hosts:\n  web:\n    zzz:\n"),
@@ -573,6 +574,16 @@ KINDS_SHOWN = (
                 "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        local_discovery: yes\n"
             ),
             "lab.yaml:8: miredo has no option local_discovery; leave it out, or take program: teredo-lab",
+        ),
+        (
+            server_and(
+                "sites:\n  home:\n    clients:\n      alice:\n        program: miredo\n        datapath: kernel\n"
+            ),
+            "lab.yaml:8: miredo has no choice of data path; leave it out, or take program: teredo-lab",
+        ),
+        (
+            server_and("relays:\n  r:\n    program: miredo\n    datapath: userspace\n"),
+            "lab.yaml:6: miredo has no choice of data path; leave it out, or take program: teredo-lab",
         ),
         (
             server_and(

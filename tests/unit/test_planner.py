@@ -637,3 +637,24 @@ def test_every_plan_is_whole(path: Path) -> None:
         if address != "192.0.2.1/32"
     ]
     assert len(set(everywhere)) == len(everywhere)
+
+
+def test_data_paths() -> None:
+    """Programs are told what is not `auto`: by themselves, or by the topology."""
+    text = """
+    datapath: %s
+    servers: {server: }
+    relays: {relay: , other: {datapath: kernel}, foreign: {program: miredo, port: 4000}}
+    hosts: {alone: {relay: local}}
+    sites: {home: {clients: {alice: , bob: {datapath: kernel}, dave: {program: miredo}}}}
+    """
+    names = ("relay", "other", "foreign", "alone", "alice", "bob", "dave")
+
+    def told(choice: str) -> dict[str, str]:
+        lab = plan(topology(text % choice))
+        options = {name: lab.node(name).programs[0].options for name in names}
+        return {name: options[name]["datapath"] for name in names if "datapath" in options[name]}
+
+    assert told("auto") == {"other": "kernel", "bob": "kernel"}
+    ours = ("relay", "alone", "alice")
+    assert told("userspace") == {**dict.fromkeys(ours, "userspace"), "other": "kernel", "bob": "kernel"}

@@ -27,6 +27,7 @@ PLANNING = {
     "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
     "check": ("expectation.py",),
+    "datapath": ("choice.py",),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
 """The modules that make a plan, and those that judge a machine: pure functions too."""
