@@ -51,18 +51,20 @@ def _at_home(callback: Callable[..., Any], arguments: Sequence[Any]) -> Any:  # 
 class _Loop(asyncio.SelectorEventLoop):
     """Runs each callback in the network of the program that has scheduled it."""
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         return super().call_soon(_at_home, callback, args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return super().call_at(when, _at_home, callback, args, context=context)
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # noqa: ANN401 - as above
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]  # noqa: ANN401
         super().add_reader(fd, _at_home, callback, args)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401 - as above
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
         return super().run_in_executor(executor, copy_context().run, _at_home, func, args)
 
 
