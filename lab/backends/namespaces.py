@@ -24,7 +24,7 @@ from lab.work import WORK
 PROCESSES: Final = 128
 """More clients than that share processes."""
 
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
 """Programs that have been asked for and have told nothing yet."""
 
 _PATIENCE: Final = 1.0
