@@ -140,7 +140,7 @@ class _Ruleset:
         endpoint = ("ipv4_addr", "inet_service")
         types = _Flow(endpoint, endpoint, endpoint)
         mapping, permission = _join(self._key(types)), _join(self._permission(types))
-        # No size: the kernel makes room as it is needed, up to 65,535. Told that number, it makes it at once: 1 MB a map.
+        # No size: the kernel makes room as needed, up to 65,535. Told that number, it makes it at once: 1 MB a map.
         flags = f"flags dynamic,timeout; timeout {self._behaviour.udp_timeout}s;"
         yield f"map owner {{ type {_join(endpoint)} : {_join(endpoint)}; {flags} }}"
         yield f"map mapped {{ type {mapping} : {_join(endpoint)}; {flags} }}"
