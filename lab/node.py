@@ -6,6 +6,7 @@ container: there is no second copy of this logic. It expects the node's interfac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -30,29 +31,35 @@ class NodeError(Exception):
 
 def apply_sysctls(node: str, sysctls: Mapping[str, str]) -> None:
     """Write sysctls of a node. Raises NodeError."""
-    for key, value in sysctls.items():
-        path = f"/proc/sys/{key.replace('.', '/')}"
-        try:
-            if _content(path) != value:  # in a container, they are set already, and cannot be written
-                _write(path, value)
-        except OSError as error:
-            if key.startswith(_OPTIONAL):
-                continue
-            raise NodeError(f"{node}: cannot set {key} to {value}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        # A path from the root is looked for among those of all namespaces; one from here is not.
+        directories: dict[str, int] = {}
+        for key, value in sysctls.items():
+            *parents, name = key.split(".", 2)
+            directory = "/".join(("/proc/sys", *parents))
+            try:
+                if directory not in directories:
+                    directories[directory] = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                    stack.callback(os.close, directories[directory])
+                _set(directories[directory], name.replace(".", "/"), value)
+            except OSError as error:
+                if key.startswith(_OPTIONAL):
+                    continue
+                raise NodeError(f"{node}: cannot set {key} to {value}: {error.strerror}") from error
 
 
-def _content(path: str) -> str:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _set(directory: int, name: str, value: str) -> None:
+    """Write a sysctl that is not so yet: in a container, they are set already, and cannot be written."""
+    file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        return os.read(file, 64).strip().decode()
+        there = os.read(file, 64).strip().decode()
     finally:
         os.close(file)
-
-
-def _write(path: str, text: str) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    if there == value:
+        return
+    file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        os.write(file, text.encode())
+        os.write(file, value.encode())
     finally:
         os.close(file)
 
