@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lab.bench import containers, labs
+from lab.bench import containers, labs, mininet
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail
 
-_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *containers.SECTIONS)}
+_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *mininet.SECTIONS, *containers.SECTIONS)}
 
 
 def main(
