@@ -58,6 +58,23 @@ def uncounted(topology: Topology) -> Iterator[tuple[Loc, str]]:
             if len(whole) > LONGEST_NAME:
                 what = f"{written!r} with its numbers is longer than the {LONGEST_NAME} characters of a name"
                 yield loc, f"{what}; take a shorter name"
+    yield from _clashing(topology)
+
+
+def _clashing(topology: Topology) -> Iterator[tuple[Loc, str]]:
+    """Names that are both written and made of numbers, among sites or among the clients of one."""
+    counts = {name: site.count for name, site in topology.sites.items()}
+    yield from ((("sites", name), what) for name, what in _both(counts))
+    for site_name, site in topology.sites.items():
+        counts = {name: client.count for name, client in site.clients.items()}
+        yield from ((("sites", site_name, "clients", name), what) for name, what in _both(counts))
+
+
+def _both(counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+    made = {_name(name, number): name for name, count in counts.items() if count > 1 for number in range(1, count + 1)}
+    for name, count in counts.items():
+        if count == 1 and name in made:
+            yield name, f"{name!r} is also one of the {counts[made[name]]} that {made[name]!r} stands for; rename one"
 
 
 def multiplied(topology: Topology) -> Topology:
