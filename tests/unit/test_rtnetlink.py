@@ -78,15 +78,14 @@ def test_addresses_neighbours_routes_and_rules_come_and_go() -> None:
     def work() -> Any:
         _, index = linked()
         requests = [
-            rtnetlink.set_up(1),
             rtnetlink.address(index, "192.0.2.1/24"),
             rtnetlink.address(index, "2001:db8::1/64"),
             rtnetlink.neighbour(index, "192.0.2.9", "02:00:00:00:00:07"),
             rtnetlink.route("0.0.0.0/0", index, via="192.0.2.9"),
-            rtnetlink.route("198.51.100.0/24", index),
+            rtnetlink.route("198.51.100.0/24", index, source="192.0.2.1"),
             rtnetlink.route("10.0.0.0/8", kind="unreachable"),
             rtnetlink.route("2001::/32", index, via="2001:db8::2", table=1000, metric=77),
-            rtnetlink.route("::/0", index, source="::1"),
+            rtnetlink.route("::/0", index),
             rtnetlink.source_rule("2001:db8:1::/64", 1000),
         ]
 
@@ -100,7 +99,7 @@ def test_addresses_neighbours_routes_and_rules_come_and_go() -> None:
                 {each["dst"]: each for each in shown("route")},
                 {each["dst"]: each for each in shown("-6", "route", "show", "table", "1000")},
                 [each.get("table") for each in shown("-6", "rule") if each.get("src") == "2001:db8:1::"],
-                [each.get("prefsrc") for each in shown("-6", "route", "show", "default")],
+                [each["dev"] for each in shown("-6", "route", "show", "default")],
             ]
 
         with Rtnetlink() as kernel:
@@ -115,14 +114,15 @@ def test_addresses_neighbours_routes_and_rules_come_and_go() -> None:
         return [there, surroundings, index, look()]
 
     there, surroundings, index, after = apart(work)
-    addresses, neighbours, routes, table, rules, sources = there
+    addresses, neighbours, routes, table, rules, defaults = there
     assert addresses == ["192.0.2.1", "2001:db8::1"]
     assert neighbours == [["192.0.2.9", "02:00:00:00:00:07", ["PERMANENT"]]]
     assert routes["default"]["gateway"] == "192.0.2.9"
     assert (routes["198.51.100.0/24"]["scope"], routes["10.0.0.0/8"]["type"]) == ("link", "unreachable")
     assert (table["2001::/32"]["gateway"], table["2001::/32"]["metric"]) == ("2001:db8::2", 77)
     assert rules == ["1000"]
-    assert sources == ["::1"]
+    assert routes["198.51.100.0/24"]["prefsrc"] == "192.0.2.1"
+    assert defaults == ["other"]
     assert surroundings == [[["192.0.2.1", 24]], [[index, "192.0.2.9"]]]
     assert (after[0], after[1]) == (["192.0.2.1"], [])
     assert "198.51.100.0/24" not in after[2]
