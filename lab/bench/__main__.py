@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from lab.bench import containers, datapath, labs, server
+from lab.bench import containers, datapath, labs, mininet, server
 from lab.bench.report import markdown, show
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail, write
 
-_ALL = (*labs.SECTIONS, *datapath.SECTIONS, *server.SECTIONS, *containers.SECTIONS)
+_ALL = (*labs.SECTIONS, *mininet.SECTIONS, *datapath.SECTIONS, *server.SECTIONS, *containers.SECTIONS)
 _SECTIONS = {section.name: section for section in _ALL}
 
 

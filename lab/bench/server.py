@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from lab.bench.section import NAME, Figures, Section, command, timed
+from lab.bench.section import NAME, Aim, Figures, Section, command, timed
 from lab.programs.miredo import problem
 from lab.topology.rules import INTERNET
 

@@ -53,6 +53,11 @@ def _place(options: dict[str, Any], context: Context) -> Place:
 
 def client(options: dict[str, Any], context: Context) -> None:
     """A Teredo client (RFC 4380 section 5.2)."""
+    _run(lambda stop: run_client_until(options, context, stop))
+
+
+async def run_client_until(options: dict[str, Any], context: Context, stop: asyncio.Event) -> None:
+    """The same, until `stop`."""
     config = ClientConfig(
         options["server"],
         options["secondary"],
@@ -63,7 +68,7 @@ def client(options: dict[str, Any], context: Context) -> None:
         determine_interval=options["determine_interval"],
         local_discovery=options["local_discovery"],
     )
-    _run(lambda stop: run_client(config, _place(options, context), _notify(context), stop))
+    await run_client(config, _place(options, context), _notify(context), stop)
 
 
 def server(options: dict[str, Any], context: Context) -> None:

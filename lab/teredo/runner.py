@@ -179,7 +179,7 @@ class Runner:
             change = await self._changes.get()
             try:
                 if isinstance(change, Configure):
-                    await self._tun.configure(change.address, change.mtu)
+                    self._tun.configure(change.address, change.mtu)
                 else:
                     self._notify(change.name, change.facts)
             finally:
@@ -250,7 +250,7 @@ class Place:
 
 async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
     """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises OSError or TunError."""
-    machine = Relay(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    machine = Relay(config, SystemRandom(), Forbidden(directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
     source = config.address if config.host_specific else None
     tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))

@@ -115,7 +115,7 @@ class ServerRunner(Runner):
 
 async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
     """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
-    machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    machine = Server(config, SystemRandom(), Forbidden(directed_broadcasts()))
     sockets: list[tuple[socket.socket, Receive]] = [
         (service_socket(config.primary, PORT), machine.datagram),
         (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,15 @@ from typer.testing import CliRunner
 from lab.backends.containers import containers
 from lab.bench import __main__ as bench
 from lab.bench import datapath
-from lab.bench.containers import _CLIENTS
-from lab.bench.labs import every_kind, generated
+from lab.bench.containers import TOPOLOGY
+from lab.bench.labs import every_kind
+from lab.bench.memory import available, pss
 from lab.bench.section import Aim, Section
 from lab.nat.kinds import KINDS
 from lab.planner import plan
-from lab.topology.load import parse
+from lab.topology.load import load, parse
+
+LARGE = Path(__file__).parents[2] / "topologies" / "large"
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, sections: tuple[Section, ...]) -> tuple[int, str, str]:
@@ -29,16 +35,31 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, sections: tuple[Sectio
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_generated_lab_has_its_clients_behind_nats_of_mixed_kinds() -> None:
-    topology = parse(generated(10, per_site=4).encode(), "bench", "bench")
-    assert [len(site.clients) for site in topology.sites.values()] == [4, 4, 2]
+def test_the_nats_that_are_measured_are_of_every_kind() -> None:
+    sites = parse(every_kind(2).encode(), "b", "b").sites.values()
+    assert len(sites) == 2 * len(KINDS)
+    assert {site.nat.name for site in sites} == set(KINDS)
+
+
+@pytest.mark.parametrize("clients", [100, 300, 1000])
+def test_a_large_lab_has_the_clients_that_its_name_says_behind_nats_of_mixed_kinds(clients: int) -> None:
+    topology = load(LARGE / f"clients-{clients}.yaml")
+    assert sum(1 for _ in topology.clients()) == clients
+    assert [len(site.clients) for site in topology.sites.values()] == [4] * (clients // 4)
     assert len({site.nat.name for site in topology.sites.values()}) == 3
-    assert set(parse(every_kind(20).encode(), "b", "b").sites) == {f"site{number}" for number in range(20)}
-    assert {site.nat.name for site in parse(every_kind(20).encode(), "b", "b").sites.values()} == set(KINDS)
+
+
+def test_memory_is_that_of_a_process_and_all_below_it() -> None:
+    with subprocess.Popen(("sh", "-c", "sleep 60 & wait"), start_new_session=True) as shell:
+        try:
+            assert 0 < pss(shell.pid) < pss(os.getpid())
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert available() > pss(os.getpid())
 
 
 def test_the_lab_in_containers_is_of_20() -> None:
-    planned = plan(parse(generated(_CLIENTS).encode(), "bench", "bench"))
+    planned = plan(parse(TOPOLOGY.encode(), "bench", "bench"))
     assert len(containers(planned, ipaddress.IPv4Network("10.0.0.0/24"))) + len(["the checks"]) == 20
 
 
