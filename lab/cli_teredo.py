@@ -26,8 +26,9 @@ from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import ALL, Extension
 from lab.teredo.interval import REFRESH_INTERVAL
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Notify, Place, ask, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Notify, Place, ask, run_relay, stop_on_signals
 from lab.teredo.server import ServerConfig
+from lab.teredo.server_runner import run_server
 from lab.teredo.tun import TunError
 
 app = typer.Typer(

@@ -6,13 +6,12 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from lab import rtnetlink
 from lab.backends import linux
 from lab.backends.linux import NetworkNamespaces
 from lab.node import NodeError, apply_firewall, apply_sysctls, configure
 from lab.plan import Firewall, Network, Plan
+from lab.rtnetlink import Request, Rtnetlink
 
 FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
@@ -56,24 +55,23 @@ def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
 
 def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) -> None:
     try:
-        with IPRoute() as ip:
-            for network in networks:
-                (_, name), *others = network.members
-                bridge = None
-                if network.kind == "lan":
-                    ip.link("add", ifname=name, kind="bridge")
-                    bridge = socket.if_nametoindex(name)
-                for number, (node, interface) in enumerate(others):
-                    end = {} if bridge is None else {"master": bridge, "state": "up"}
-                    ip.link(
-                        "add",
-                        ifname=name if bridge is None else f"{name}{number}",
-                        kind="veth",
-                        peer={"ifname": interface, "net_ns_fd": namespaces.fds[node]},
-                        **end,
-                    )
-    except (NetlinkError, OSError) as error:
-        raise NodeError(f"{gateway}: the kernel refused a link: {error}") from error
+        with Rtnetlink() as kernel:
+            kernel.do(*(rtnetlink.bridge(network.members[0][1]) for network in networks if network.kind == "lan"))
+            kernel.do(*(request for network in networks for request in _ends(network, namespaces)))
+    except OSError as error:
+        raise NodeError(f"{gateway}: the kernel refused a link: {error.strerror}") from error
+
+
+def _ends(network: Network, namespaces: NetworkNamespaces) -> Iterator[Request]:
+    """The links of a network, made in the namespace of its first member."""
+    (_, name), *others = network.members
+    if network.kind == "p2p":
+        for node, interface in others:
+            yield rtnetlink.veth(name, interface, namespaces.fds[node])
+        return
+    bridge = socket.if_nametoindex(name)
+    for number, (node, interface) in enumerate(others):
+        yield rtnetlink.veth(f"{name}{number}", interface, namespaces.fds[node], master=bridge)
 
 
 def load_firewalls(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:

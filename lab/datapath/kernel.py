@@ -91,7 +91,7 @@ class KernelPath:
     def __init__(self, machine: Tunnel, interface: str, udp: socket.socket, choice: DataPath, notify: Notify) -> None:
         self._machine, self._interface, self._udp, self._notify = machine, interface, udp, notify
         self._program: _Program | None = None
-        self._waiting = choice is DataPath.AUTO
+        self._choice, self._waiting = choice, choice is DataPath.AUTO
         self._begun, self._before = float("-inf"), 0
         self.reason = "few data so far" if self._waiting else "asked for"
 
@@ -104,7 +104,12 @@ class KernelPath:
             "kernel_carried": 0 if self._program is None else self._program.carried,
         }
 
-    def load(self, now: float, why: str) -> None:
+    def start(self, now: float) -> None:
+        """Begin at once if that is asked for."""
+        if self._choice is DataPath.KERNEL:
+            self._load(now, self.reason)
+
+    def _load(self, now: float, why: str) -> None:
         """Have the kernel carry data from now on; if it cannot, say why, once."""
         self._waiting = False
         try:
@@ -130,7 +135,7 @@ class KernelPath:
             if now - self._begun > WITHIN:
                 self._begun, self._before = now, carried
             elif carried - self._before >= DESERVING:
-                self.load(now, "there are data")
+                self._load(now, "there are data")
 
     def close(self) -> None:
         if self._program is not None:

@@ -14,8 +14,9 @@ from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import Extension
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Place, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Place, run_relay, stop_on_signals
 from lab.teredo.server import ServerConfig
+from lab.teredo.server_runner import run_server
 
 _log = logging.getLogger("teredo")
 
@@ -52,6 +53,11 @@ def _place(options: dict[str, Any], context: Context) -> Place:
 
 def client(options: dict[str, Any], context: Context) -> None:
     """A Teredo client (RFC 4380 section 5.2)."""
+    _run(lambda stop: run_client_until(options, context, stop))
+
+
+async def run_client_until(options: dict[str, Any], context: Context, stop: asyncio.Event) -> None:
+    """The same, until `stop`."""
     config = ClientConfig(
         options["server"],
         options["secondary"],
@@ -62,7 +68,7 @@ def client(options: dict[str, Any], context: Context) -> None:
         determine_interval=options["determine_interval"],
         local_discovery=options["local_discovery"],
     )
-    _run(lambda stop: run_client(config, _place(options, context), _notify(context), stop))
+    await run_client(config, _place(options, context), _notify(context), stop)
 
 
 def server(options: dict[str, Any], context: Context) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from random import SystemRandom
 
-from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
-
+from lab import rtnetlink
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
 from lab.teredo.client import Client, ClientConfig
 from lab.teredo.machine import Action, Close, JoinGroup, LeaveGroup, MapPort, Open, Send, SendToGroup, UnmapPort
@@ -161,40 +160,35 @@ class ClientRunner(Runner):
     def _watch_native_ipv6(self) -> Iterator[None]:
         """Start the client, unless and until the node has other IPv6 connectivity (RFC 4380 section 5.5)."""
         watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        watch.bind((0, RTMGRP_IPV6_ROUTE))
-        checking: asyncio.Task[None] | None = None
+        watch.bind((0, rtnetlink.IPV6_ROUTES))
 
-        async def check(*, first: bool = False) -> None:
-            present = await has_native_ipv6(self._tun.interface.name)
+        def check(*, first: bool = False) -> None:
+            present = has_native_ipv6(self._tun.interface.name)
             if first and not present:
                 self.do(self._client.start)
             else:
                 self.do(lambda now: self._client.native_ipv6(present, now))
 
         def changed() -> None:
-            nonlocal checking
             with contextlib.suppress(BlockingIOError):
                 while watch.recv(65536):
                     pass
-            if checking is None or checking.done():
-                checking = self._loop.create_task(check())
+            check()
 
-        checking = self._loop.create_task(check(first=True))
+        check(first=True)
         self._loop.add_reader(watch, changed)
         try:
             yield
         finally:
             self._loop.remove_reader(watch)
             watch.close()
-            if checking is not None:
-                checking.cancel()
 
 
 async def run_client(config: ClientConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
     """Run a client until `stop`. Raises OSError or TunError when its port or interface cannot be had."""
-    client = Client(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    client = Client(config, SystemRandom(), Forbidden(directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
     tun = Tun(Interface(place.tun, default_route=True))
     runner = ClientRunner(client, udp, tun, notify, place)
-    client.subnet = await subnet_of(runner.local.host)
+    client.subnet = subnet_of(runner.local.host)
     await runner.run(stop, place.control)

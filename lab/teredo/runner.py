@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -22,12 +21,11 @@ from typing import Any
 from lab import unix
 from lab.datapath.choice import DataPath
 from lab.datapath.kernel import KernelPath
-from lab.teredo.address import PORT, Endpoint, Forbidden, packed
+from lab.teredo.address import Endpoint, Forbidden, packed
 from lab.teredo.client import Client
 from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
 from lab.teredo.packet import MAX_DATAGRAM
 from lab.teredo.relay import Relay, RelayConfig
-from lab.teredo.server import Server, ServerConfig
 from lab.teredo.surroundings import directed_broadcasts
 from lab.teredo.tun import Interface, Tun
 from lab.teredo.tunnel import Tunnel
@@ -74,7 +72,6 @@ class Runner:
         self._changes: asyncio.Queue[Configure | Event] = asyncio.Queue()
         self._wakeup: asyncio.TimerHandle | None = None
         self.io_errors = 0
-        self._datapath = datapath
         self._kernel: KernelPath | None = None
         if isinstance(machine, Tunnel):
             self._kernel = KernelPath(machine, tun.interface.name, sockets[0][0], datapath, notify)
@@ -96,8 +93,7 @@ class Runner:
             stack.callback(self._loop.remove_reader, self._tun.fd)
             if self._kernel is not None:
                 stack.callback(self._kernel.close)
-                if self._datapath is DataPath.KERNEL:
-                    self._kernel.load(self._loop.time(), "asked for")
+                self._kernel.start(self._loop.time())
             if control is not None:
                 await stack.enter_async_context(_control_socket(control, self._command))
             changes = self._loop.create_task(self._apply_changes())
@@ -201,7 +197,7 @@ class Runner:
             change = await self._changes.get()
             try:
                 if isinstance(change, Configure):
-                    await self._tun.configure(change.address, change.mtu)
+                    self._tun.configure(change.address, change.mtu)
                 else:
                     self._notify(change.name, change.facts)
             finally:
@@ -274,22 +270,11 @@ class Place:
 
 async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
     """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises OSError or TunError."""
-    machine = Relay(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    machine = Relay(config, SystemRandom(), Forbidden(directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
     source = config.address if config.host_specific else None
     tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))
     await Runner(machine, [(udp, machine.datagram)], tun, notify, place.datapath).run(stop, place.control)
-
-
-async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
-    machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]] = [
-        (service_socket(config.primary, PORT), machine.datagram),
-        (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),
-    ]
-    tun = Tun(Interface(place.tun, teredo_route=config.relay is not None))
-    await Runner(machine, sockets, tun, notify).run(stop, place.control)
 
 
 def stop_on_signals() -> asyncio.Event:

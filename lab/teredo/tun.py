@@ -10,11 +10,10 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pyroute2 import AsyncIPRoute
-
-from lab.node import NO_LINK_LOCAL
+from lab import rtnetlink
+from lab.rtnetlink import Request, Rtnetlink
 
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -63,35 +62,30 @@ class Tun:
             }.get(error.errno or 0, os.strerror(error.errno or 0))
             raise TunError(f"cannot make the interface {interface.name}: {remedy}") from error
 
-    async def configure(self, address: bytes | None, mtu: int) -> None:
-        """Bring the interface up with this address (16 bytes) in place of the last one, or with none."""
-        async with AsyncIPRoute() as ip:
-            (index,) = await ip.link_lookup(ifname=self.interface.name)
+    def configure(self, address: bytes | None, mtu: int) -> None:
+        """Bring the interface up with this address (16 bytes), or none, in place of the last. Raises OSError."""
+        index = socket.if_nametoindex(self.interface.name)
+        with Rtnetlink() as kernel:
             # It has no link-local neighbours; with an address for these, the kernel would solicit routers on it.
-            await ip.link("set", index=index, **NO_LINK_LOCAL)
-            await ip.link("set", index=index, mtu=mtu, state="up")
+            requests = [rtnetlink.no_link_local(index), rtnetlink.set_up(index, mtu=mtu)]
             if self._address is not None:
-                await ip.addr("del", index=index, address=_text(self._address), prefixlen=128)
+                requests.append(rtnetlink.address(index, _text(self._address), present=False))
             if address is not None:
-                await ip.addr("add", index=index, address=_text(address), prefixlen=128)
+                requests.append(rtnetlink.address(index, _text(address)))
             self._address = address
-            if self.interface.default_route:
-                for destination in (TEREDO_ROUTE, DEFAULT_ROUTE):
-                    await self._route(ip, destination, index, present=address is not None)
+            if self.interface.default_route and address is not None:
+                requests.append(self._route(TEREDO_ROUTE, index))
+                requests.append(self._route(DEFAULT_ROUTE, index, metric=DEFAULT_METRIC))
             if self.interface.teredo_route:
-                await self._route(ip, TEREDO_ROUTE, index, present=True)
+                requests.append(self._route(TEREDO_ROUTE, index))
+            kernel.do(*requests)
+            if self.interface.default_route and address is None:
+                for destination, metric in ((TEREDO_ROUTE, None), (DEFAULT_ROUTE, DEFAULT_METRIC)):
+                    with contextlib.suppress(OSError):  # the kernel took it away with the address
+                        kernel.do(rtnetlink.route(destination, index, metric=metric, present=False))
 
-    async def _route(self, ip: AsyncIPRoute, destination: str, index: int, *, present: bool) -> None:
-        options: dict[str, Any] = {"family": socket.AF_INET6, "dst": destination, "oif": index}
-        if destination == DEFAULT_ROUTE:
-            options["priority"] = DEFAULT_METRIC
-        if present and self.interface.preferred_source is not None:
-            options["prefsrc"] = self.interface.preferred_source
-        if present:
-            await ip.route("replace", **options)
-        else:
-            with contextlib.suppress(Exception):  # the kernel took it away with the address
-                await ip.route("del", **options)
+    def _route(self, destination: str, index: int, metric: int | None = None) -> Request:
+        return rtnetlink.route(destination, index, metric=metric, source=self.interface.preferred_source)
 
     def close(self) -> None:
         os.close(self.fd)

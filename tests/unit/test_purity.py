@@ -10,7 +10,7 @@ import pytest
 import lab
 
 ROOT = Path(lab.__file__).parent
-IMPURE = {"runner.py", "client_runner.py", "tun.py", "surroundings.py", "upnp.py"}
+IMPURE = {"runner.py", "client_runner.py", "server_runner.py", "mmsg.py", "tun.py", "surroundings.py", "upnp.py"}
 """The modules of lab.teredo that do the I/O."""
 
 FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "shutil", "signal", "socket"} | {
@@ -35,7 +35,7 @@ PLANNING = {
 MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
     path
     for folder in (ROOT / "teredo", ROOT / "simulation")
-    for path in sorted(folder.glob("*.py"))
+    for path in sorted(folder.rglob("*.py"))
     if path.name not in IMPURE
 ]
 
