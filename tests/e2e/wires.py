@@ -65,7 +65,7 @@ class Wire:
         self.socket.send(_NEAR + _FAR + self.kind + packet + padding)
 
     def listen(self, wanted: Callable[[bytes], bool], timeout: float = 5.0) -> list[bytes]:
-        """All packets that come, up to the one that is wanted, and without it."""
+        """All packets that come, up to the one that is wanted, and without it; not what the node's IPv6 has to say."""
         deadline = time.monotonic() + timeout
         heard: list[bytes] = []
         while True:
@@ -73,6 +73,8 @@ class Wire:
             assert ready, f"nothing of the kind came; {[packet.hex() for packet in heard]} did"
             frame, address = self.socket.recvfrom(1 << 17)
             if address[2] != socket.PACKET_OUTGOING and frame[12:14] == self.kind:
+                if self.kind == _IPV6 and frame[22:24] == b"\xfe\x80":
+                    continue
                 if wanted(frame[14:]):
                     return heard
                 heard.append(frame[14:])
