@@ -63,8 +63,8 @@ def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) 
 
 
 def _bridge(network: Network) -> str:
-    """The bridge of a LAN, which is not the router's own interface: what goes out of a bridge, the kernel cuts down if it
-    is a large packet of a tunnel. Only a LAN without anybody else is no more than a bridge."""
+    """The bridge of a LAN. It is not the router's interface, unless nobody else is there: the kernel would cut large
+    packets of tunnels that go out of a bridge."""
     (_, name), *others = network.members
     return f"{name}-bridge" if others else name
 
