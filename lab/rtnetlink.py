@@ -43,6 +43,12 @@ _TYPES: Final = {"unicast": 1, "blackhole": 6, "unreachable": 7}
 IPV6_ROUTES: Final = 1 << 10
 """The multicast group that is told of changes of IPv6 routes (RTMGRP_IPV6_ROUTE)."""
 
+IPV4_WAYS: Final = 1 << 0 | 1 << 4 | 1 << 6 | 1 << 7
+"""The groups that are told of what changes ways to IPv4 hosts: links, addresses, routes and rules."""
+
+ETHERNET: Final = 1
+"""The kind of a link (ARPHRD_ETHER)."""
+
 
 class Request(NamedTuple):
     """Something to be done; `what` names it in errors."""
@@ -51,6 +57,23 @@ class Request(NamedTuple):
     kind: int
     flags: int
     body: bytes
+
+
+class Way(NamedTuple):
+    """How packets to an IPv4 host leave: by which interface, from which address, and over which next host."""
+
+    interface: int
+    source: str
+    gateway: str
+
+
+class Link(NamedTuple):
+    """A network interface."""
+
+    name: str
+    kind: int
+    mtu: int
+    up: bool
 
 
 class Found(NamedTuple):
@@ -123,6 +146,41 @@ class Rtnetlink:
             if body[1] == 0 and body[7] == _TYPES["unicast"] and 4 in attributes:
                 via = attributes.get(5)
                 yield struct.unpack("=I", attributes[4])[0], None if via is None else socket.inet_ntop(family, via)
+
+    def way(self, host: str, source: str | None = None) -> Way | None:
+        """How to reach an IPv4 host, from a given address or one that fits; None if it cannot be, or is this one."""
+        asked = _attribute(1, socket.inet_aton(host))
+        if source is not None:
+            asked += _attribute(2, socket.inet_aton(source))
+        found = self._get(
+            _ROUTE, _ROUTE_BODY, _ROUTE_BODY.pack(socket.AF_INET, 32, 32 * (source is not None), *[0] * 6) + asked
+        )
+        if found is None or found.body[7] != _TYPES["unicast"] or 4 not in found.attributes or 18 in found.attributes:
+            return None
+        (interface,) = struct.unpack("=I", found.attributes[4])
+        gateway, own = found.attributes.get(5), found.attributes.get(7)
+        sender = source if own is None else socket.inet_ntoa(own)
+        return (
+            None if sender is None else Way(interface, sender, host if gateway is None else socket.inet_ntoa(gateway))
+        )
+
+    def link(self, index: int) -> Link | None:
+        """The interface of this index, if there is one."""
+        found = self._get(_LINK, _LINK_BODY, _LINK_BODY.pack(0, 0, index, 0, 0))
+        if found is None:
+            return None
+        _, kind, _, flags, _ = _LINK_BODY.unpack(found.body)
+        (mtu,) = struct.unpack("=I", found.attributes[4])
+        return Link(found.attributes[3].rstrip(b"\0").decode(), kind, mtu, bool(flags & _UP))
+
+    def _get(self, what: int, fixed: struct.Struct, body: bytes) -> Found | None:
+        """The one thing that is asked for, or None where the kernel says that there is none."""
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), what + 2, _REQUEST, self._sequence, 0) + body)
+        for kind, _, _, answer in self._receive():
+            if kind == what:
+                return Found(answer[: fixed.size], _attributes(answer[fixed.size :]))
+        return None
 
     def _dump(self, what: int, body: bytes) -> list[Found]:
         self._sequence += 1

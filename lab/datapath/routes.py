@@ -1,4 +1,4 @@
-"""How the node reaches an IPv4 host, asked of the kernel: the way out, the sender's address, what the link is like."""
+"""How packets to an IPv4 host leave this node, as far as a program in the kernel has to know."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import contextlib
 import fcntl
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from lab.teredo.address import host_bytes
-
-_NEW_LINK, _GET_LINK, _NEW_ROUTE, _GET_ROUTE, _REQUEST = 16, 18, 24, 26, 1
-_DESTINATION, _SOURCE, _OUT, _GATEWAY, _PREFERRED_SOURCE, _VIA = 1, 2, 4, 5, 7, 18
-_NAME, _MTU = 3, 4
-_UNICAST, _ETHERNET, _UP = 1, 1, 1
-_CHANGES = 0x1 | 0x10 | 0x40 | 0x80
-"""RTMGRP_LINK, and _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE."""
+from lab import rtnetlink
+from lab.rtnetlink import Rtnetlink
 
 _SIOCETHTOOL, _DRIVER, _COMPLETES = 0x8946, 0x3, 0x16
 _NO_WIRE: Final = {"virtio_net"}
@@ -37,16 +30,14 @@ class Path:
 
 
 class Routes:
-    """Questions to the kernel about IPv4 routes, and news of their changes."""
+    """Questions to the kernel about paths, and `news` of their changes."""
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self.news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        self.news.bind((0, _CHANGES))
+        self.news.bind((0, rtnetlink.IPV4_WAYS))
 
     def close(self) -> None:
-        self._socket.close()
         self.news.close()
 
     def drain(self) -> None:
@@ -61,46 +52,12 @@ class Routes:
 
     def path(self, host: str, source: str | None) -> Path | None:
         """How to reach a host, from a given address of this node; None if not over a link of kind Ethernet."""
-        wanted = _attribute(_DESTINATION, host_bytes(host))
-        if source is not None:
-            wanted += _attribute(_SOURCE, host_bytes(source))
-        question = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0 if source is None else 32, 0, 0, 0, 0, 0, 0)
-        answer = self._ask(_GET_ROUTE, _NEW_ROUTE, question + wanted)
-        if answer is None or answer[7] != _UNICAST:
+        with Rtnetlink() as kernel:
+            way = kernel.way(host, source)
+            link = None if way is None else kernel.link(way.interface)
+        if way is None or link is None or link.kind != rtnetlink.ETHERNET or not link.up:
             return None
-        route = dict(_attributes(answer[12:]))
-        if _OUT not in route or _VIA in route:
-            return None
-        (interface,) = struct.unpack("=I", route[_OUT])
-        sender = socket.inet_ntoa(route[_PREFERRED_SOURCE]) if _PREFERRED_SOURCE in route else source
-        answer = self._ask(_GET_LINK, _NEW_LINK, struct.pack("=BxHiII", 0, 0, interface, 0, 0))
-        if answer is None or sender is None:
-            return None
-        _, kind, _, flags, _ = struct.unpack_from("=BxHiII", answer)
-        link = dict(_attributes(answer[16:]))
-        if kind != _ETHERNET or not flags & _UP:
-            return None
-        gateway = socket.inet_ntoa(route[_GATEWAY]) if _GATEWAY in route else host
-        (mtu,) = struct.unpack("=I", link[_MTU])
-        return Path(interface, sender, gateway, mtu, _has_wire(link[_NAME].rstrip(b"\0")))
-
-    def _ask(self, kind: int, wanted: int, body: bytes) -> bytes | None:
-        self._socket.send(struct.pack("=IHHII", 16 + len(body), kind, _REQUEST, 0, 0) + body)
-        answer = self._socket.recv(65536)
-        length, found = struct.unpack_from("=IH", answer)
-        return answer[16:length] if found == wanted else None
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
-        yield kind, data[at + 4 : at + length]
-        at += max(4, length + 3 & ~3)
+        return Path(way.interface, way.source, way.gateway, link.mtu, _has_wire(link.name.encode()))
 
 
 def _has_wire(name: bytes) -> bool:

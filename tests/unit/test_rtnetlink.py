@@ -143,3 +143,25 @@ def test_the_first_failure_of_many_is_told_with_what_was_asked_and_the_others_ar
     assert number == errno.ENODEV
     assert text.startswith("address 192.0.2.1/32: ")
     assert count == 1505
+
+
+def test_the_way_to_a_host_is_the_one_that_the_kernel_takes() -> None:
+    def work() -> Any:
+        _, index = linked()
+        requests = [rtnetlink.address(index, "192.0.2.1/24"), rtnetlink.address(index, "192.0.2.9/24")]
+        requests.append(rtnetlink.route("198.51.100.0/24", index, via="192.0.2.2"))
+        requests.append(rtnetlink.route("198.51.100.7/32", kind="blackhole"))
+        with Rtnetlink() as kernel:
+            kernel.do(*requests)
+            asked = [("192.0.2.5", None), ("192.0.2.5", "192.0.2.9"), ("198.51.100.5", None)]
+            asked += [("198.51.100.7", None), ("203.0.113.1", None), ("192.0.2.9", None)]
+            return [index, *(kernel.way(*each) for each in asked), kernel.link(index), kernel.link(9999)]
+
+    index, *found = apart(work)
+    assert found[:3] == [
+        [index, "192.0.2.1", "192.0.2.5"],
+        [index, "192.0.2.9", "192.0.2.5"],
+        [index, "192.0.2.1", "192.0.2.2"],
+    ]
+    assert found[3:6] == [None, None, None]
+    assert found[6:] == [["other", rtnetlink.ETHERNET, 1400, True], None]
