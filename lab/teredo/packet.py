@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from lab.teredo.address import ALL_ROUTERS, PREFIX, UNSPECIFIED, Endpoint, host_bytes, is_link_local, obfuscate, reveal
@@ -222,6 +223,7 @@ def _options_are_sound(message: bytes, at: int) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
 def router_advertisement(source: bytes, destination: bytes, server: str) -> bytes:
     """The advertisement of a Teredo server: its /64 prefix, autonomous and not on-link, and MTU 1280."""
     prefix = PREFIX + host_bytes(server) + bytes(8)
