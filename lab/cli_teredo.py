@@ -25,9 +25,10 @@ from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import ALL, Extension
 from lab.teredo.interval import REFRESH_INTERVAL
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Notify, Place, ask, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Notify, Place, ask, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
 from lab.teredo.tun import TunError
+from lab.teredo.tunnel_runner import run_relay
 
 app = typer.Typer(
     help="Run a Teredo client, server or relay by itself, or look at one that runs.",

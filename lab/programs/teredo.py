@@ -12,8 +12,9 @@ from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import Extension
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Place, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Place, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
+from lab.teredo.tunnel_runner import run_relay
 
 _log = logging.getLogger("teredo")
 

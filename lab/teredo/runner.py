@@ -24,7 +24,7 @@ from lab.teredo.address import PORT, Endpoint, Forbidden, packed
 from lab.teredo.client import Client
 from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
 from lab.teredo.packet import MAX_DATAGRAM
-from lab.teredo.relay import Relay, RelayConfig
+from lab.teredo.relay import Relay
 from lab.teredo.server import Server, ServerConfig
 from lab.teredo.surroundings import directed_broadcasts
 from lab.teredo.tun import Interface, Tun
@@ -36,6 +36,7 @@ _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 
 Notify = Callable[[str, dict[str, Any]], None]
+Receive = Callable[[bytes, Endpoint, float], None]
 
 
 def service_socket(host: str, port: int) -> socket.socket:
@@ -58,7 +59,7 @@ class Runner:
     def __init__(
         self,
         machine: Machine,
-        sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]],
+        sockets: list[tuple[socket.socket, Receive]],
         tun: Tun,
         notify: Notify,
     ) -> None:
@@ -69,6 +70,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._changes: asyncio.Queue[Configure | Event] = asyncio.Queue()
         self._wakeup: asyncio.TimerHandle | None = None
+        self._wakeup_at: float | None = None
         self.io_errors = 0
 
     @property
@@ -81,7 +83,7 @@ class Runner:
         async with contextlib.AsyncExitStack() as stack:
             for udp, receive in self._sockets:
                 stack.callback(udp.close)
-                self._loop.add_reader(udp, self._read_socket, udp, receive)
+                self._listen(udp, receive)
                 stack.callback(self._loop.remove_reader, udp)
             stack.callback(self._tun.close)
             self._loop.add_reader(self._tun.fd, self._read_tun)
@@ -118,7 +120,11 @@ class Runner:
         step(self._loop.time())
         self._perform()
 
-    def _read_socket(self, udp: socket.socket, receive: Callable[[bytes, Endpoint, float], None]) -> None:
+    def _listen(self, udp: socket.socket, receive: Receive, port: int | None = 0) -> None:
+        """Hand what comes to a socket to `receive`; `port` is its `Way.send_from`, None where no data come."""
+        self._loop.add_reader(udp, self._read_socket, udp, receive)
+
+    def _read_socket(self, udp: socket.socket, receive: Receive) -> None:
         now = self._loop.time()
         try:
             for _ in range(BATCH):
@@ -155,24 +161,30 @@ class Runner:
                         except OSError:  # like loss on the way; the protocol recovers from it
                             self.io_errors += 1
                     case Deliver(ipv6):
-                        try:
-                            os.write(self._tun.fd, ipv6)
-                        except OSError:
-                            self.io_errors += 1
+                        self._deliver(ipv6)
                     case Configure() | Event():
                         self._changes.put_nowait(action)
                     case _:
                         self._act(action)
         self._arm()
 
+    def _deliver(self, ipv6: bytes) -> None:
+        try:
+            os.write(self._tun.fd, ipv6)
+        except OSError:
+            self.io_errors += 1
+
     def _arm(self) -> None:
+        at = self.machine.next_timer
+        if at == self._wakeup_at:
+            return
         if self._wakeup is not None:
             self._wakeup.cancel()
-        at = self.machine.next_timer
         self._wakeup = None if at is None else self._loop.call_at(at, self._tick)
+        self._wakeup_at = at
 
     def _tick(self) -> None:
-        self._wakeup = None
+        self._wakeup = self._wakeup_at = None
         self.do(self.machine.tick)
 
     async def _apply_changes(self) -> None:
@@ -248,19 +260,10 @@ class Place:
     memory: Path | None = None
 
 
-async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises OSError or TunError."""
-    machine = Relay(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    udp = service_socket(place.bind, place.port)
-    source = config.address if config.host_specific else None
-    tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))
-    await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
-
-
 async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
     """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
     machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]] = [
+    sockets: list[tuple[socket.socket, Receive]] = [
         (service_socket(config.primary, PORT), machine.datagram),
         (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),
     ]

@@ -1,0 +1,1 @@
+"""How plain data of trusted peers go between the Teredo interface and UDP without the state machine."""
