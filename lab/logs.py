@@ -32,3 +32,12 @@ def set_up(*, level: int = logging.INFO, **fields: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines(fields))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+QUIET = frozenset({"dropped", "mapping verified", "peer trusted"})
+"""Events that a Teredo program logs only when asked to be talkative: there may be one for every packet."""
+
+
+def log_event(name: str, facts: dict[str, Any]) -> None:
+    """One line for an event of a Teredo program."""
+    logging.getLogger("teredo").log(logging.DEBUG if name in QUIET else logging.INFO, name, extra={"facts": facts})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from lab.logs import QUIET, log_event
 from lab.programs.base import Context
 from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
@@ -15,16 +15,6 @@ from lab.teredo.relay import RelayConfig
 from lab.teredo.runner import Place, run_server, stop_on_signals
 from lab.teredo.server import ServerConfig
 from lab.teredo.tunnel_runner import run_relay
-
-_log = logging.getLogger("teredo")
-
-QUIET = frozenset({"dropped", "mapping verified", "peer trusted"})
-"""Events that a program logs only when asked to be talkative: there may be one for every packet."""
-
-
-def log_event(name: str, facts: dict[str, Any]) -> None:
-    """One structured log line for an event."""
-    _log.log(logging.DEBUG if name in QUIET else logging.INFO, name, extra={"facts": facts})
 
 
 def _notify(context: Context) -> Callable[[str, dict[str, Any]], None]:
