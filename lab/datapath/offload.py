@@ -26,6 +26,9 @@ UDP: Final = 17
 _CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
 _UDP_HEADER: Final = 8
 _TCP_HEADER: Final = 20
+_LONGEST: Final = 65535
+"""Bytes that an IPv6 header says follow it, at most."""
+
 _FIN, _SYN, _RST, _PSH, _ACK, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x80
 
 _FORMAT = struct.Struct("=BBHHHH")
@@ -143,10 +146,14 @@ def runs(rows: Bytes, last: int, *, udp: bool = True) -> list[int]:
         sequence = rows[:, 44:48].view(">u4")[:, 0].astype(np.uint32)
         joined &= (sequence[1:] - sequence[:-1] == size - head) & (flags[:-1] & (_FIN | _PSH) == 0)
     joined &= good[1:] & good[:-1]
-    if joined.all():
-        return [count]
-    ends = [*(np.flatnonzero(~joined) + 1).tolist(), count]
-    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    most = (_LONGEST - head + HEADER) // (size - head)
+    ends = [count] if joined.all() else [*(np.flatnonzero(~joined) + 1).tolist(), count]
+    found, begin = [], 0
+    for end in ends:
+        whole, rest = divmod(end - begin, most)
+        found += [most] * whole + [rest] * (rest > 0)
+        begin = end
+    return found
 
 
 def merged(rows: Bytes, last: int) -> Bytes:

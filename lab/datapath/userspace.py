@@ -34,8 +34,8 @@ _LARGEST: Final = HEADER + 65535
 _SEGMENTS: Final = 64
 """Datagrams that the kernel takes at once (UDP_MAX_SEGMENTS before Linux 6.9)."""
 
-_WORTH_MERGING: Final = 4
-"""Packets from which on a super-packet costs less than they do."""
+_WORTH_MERGING: Final = 1024
+"""Bytes from which on a super-packet costs less than its packets do."""
 
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
@@ -55,13 +55,12 @@ class _Run:
     end: int
 
     def goes_on(self, source: Endpoint, size: int, length: int) -> bool:
-        """Whether what has just been received follows; so much that one super-packet can hold it all."""
+        """Whether what has just been received follows."""
         so_far = self.end - self.start
         return (
             size == self.size
             and so_far % size == 0
-            and so_far + length <= MAX_DATAGRAM
-            and so_far < _SEGMENTS * size
+            and so_far + length <= _SEGMENTS * size
             and source == self.source
         )
 
@@ -252,7 +251,7 @@ class Userspace:
 
     def _take(self, run: _Run, receive: Receive, port: int | None, now: float) -> None:
         count = -(-(run.end - run.start) // run.size) if run.size else 1
-        if count < _WORTH_MERGING or port is None:
+        if count == 1 or run.end - run.start < _WORTH_MERGING or port is None:
             for at in (run.start + number * run.size for number in range(count)):
                 self._take_one(self._in[at : min(at + run.size, run.end)], run.source, receive, port, now)
             return
