@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,21 +55,25 @@ class _Run:
     start: int
     end: int
 
-    def goes_on(self, source: Endpoint, size: int, length: int) -> bool:
-        """Whether what has just been received follows."""
+    def takes(self, source: Endpoint, size: int, length: int) -> bool:
+        """Add what has just been received behind it, if it follows; a shorter one is the last."""
         so_far = self.end - self.start
-        return (
-            size == self.size
-            and so_far % size == 0
-            and so_far + length <= _SEGMENTS * size
+        follows = (
+            (size == self.size or size == length < self.size)
+            and so_far % self.size == 0
+            and so_far + length <= _SEGMENTS * self.size
             and source == self.source
         )
+        if follows:
+            self.end += length
+        return follows
 
 
 class Userspace:
     """Carries data between the TUN device of a tunnel and its sockets.
 
     `socket_of` tells the socket that is bound to a `Way`'s port; `perform` does what the machine has asked for.
+    `errors` counts what the kernel did not take, `cut` and `merged` super-packets from the host and to it.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Userspace:
         self._socket_of = socket_of
         self._perform = perform
         self.errors = 0
+        self.cut = self.merged = 0
         self._virtio = bytearray(VIRTIO)
         # Memory that is not touched costs nothing: most programs never see a large packet.
         self._outgoing: Bytes = np.empty(MAX_DATAGRAM + _LARGEST, np.uint8)
@@ -181,6 +187,7 @@ class Userspace:
         if parts is None:
             self.errors += 1
             return
+        self.cut += 1
         data, size = parts[0].data, parts[1]
         if way is not None:
             self._send(data, size, way)
@@ -206,7 +213,7 @@ class Userspace:
                 if len(part) <= size:
                     udp.sendto(part, way.send_to)
                 else:
-                    udp.sendmsg([part], [(_SOL_UDP, _UDP_SEGMENT, size.to_bytes(2, "little"))], 0, way.send_to)
+                    udp.sendmsg([part], [(_SOL_UDP, _UDP_SEGMENT, size.to_bytes(2, sys.byteorder))], 0, way.send_to)
             except BlockingIOError:
                 self.errors += 1
             except OSError:  # the way out may be too narrow, or have no offload
@@ -224,27 +231,24 @@ class Userspace:
         `port` is its `Way.send_from`, None for a socket that has nothing to do with ways.
         """
         at, gathered = 0, list[_Run]()
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(BATCH):
-                try:
-                    length, control, _flags, source = udp.recvmsg_into((self._in[at : at + _LARGEST],), _CONTROL)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    self.errors += 1
-                    break
-                size = int.from_bytes(control[0][2], "little") if control else length
-                if gathered and size and gathered[-1].goes_on(source, size, length):
-                    gathered[-1].end = at + length
-                else:
-                    gathered.append(_Run(Endpoint(*source), size, at, at + length))
-                at += length
-                if size and length % size:  # what follows is no neighbour: fill its row up
-                    filled = at + -length % size
-                    self._incoming[at:filled] = 0
-                    at = filled
-                if at >= _BATCH_BYTES:
-                    break
+        for _ in range(BATCH):
+            try:
+                length, control, _flags, source = udp.recvmsg_into((self._in[at : at + _LARGEST],), _CONTROL)
+            except BlockingIOError:
+                break
+            except OSError:
+                self.errors += 1
+                break
+            size = int.from_bytes(control[0][2], sys.byteorder) if control else length
+            if not (gathered and size and gathered[-1].size and gathered[-1].takes(source, size, length)):
+                gathered.append(_Run(Endpoint(*source), size, at, at + length))
+            at += length
+            if size:  # what follows is no neighbour of a shorter one
+                filled = at + (gathered[-1].start - at) % gathered[-1].size
+                self._incoming[at:filled] = 0
+                at = filled
+            if at >= _BATCH_BYTES:
+                break
         for run in gathered:
             self._take(run, receive, port, now)
         self._settle(now)
@@ -265,6 +269,7 @@ class Userspace:
             if length > 1 and _comes_from(self._way_in(addresses, now), run.source, port):
                 self._write(merged(rows[first:end], last if end == count else run.size).data)
                 self._received[addresses[:16]] += length
+                self.merged += 1
             else:
                 for one in range(at, at + length * run.size, run.size):
                     self._take_one(self._in[one : min(one + run.size, run.end)], run.source, receive, port, now)

@@ -209,7 +209,11 @@ class Runner:
         elif command != "state":
             return {"problem": f"unknown command {command!r}"}
         self._perform()
-        return self.machine.snapshot(now) | {
+        return self.machine.snapshot(now) | self._facts()
+
+    def _facts(self) -> dict[str, Any]:
+        """What there is to say besides the machine's state."""
+        return {
             "local_mapping": str(self.local),
             "interface": self._tun.interface.name,
             "io_errors": self.io_errors,

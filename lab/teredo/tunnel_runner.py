@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from random import SystemRandom
+from typing import Any
 
 from lab.datapath.userspace import Userspace
 from lab.teredo.address import Forbidden
@@ -41,6 +42,14 @@ class TunnelRunner(Runner):
     def _read_tun(self) -> None:
         self._path.from_host(self._loop.time())
         self._arm()
+
+    def _facts(self) -> dict[str, Any]:
+        path = self._path
+        facts = super()._facts()
+        return facts | {
+            "io_errors": facts["io_errors"] + path.errors,
+            "super_packets": {"cut": path.cut, "merged": path.merged},
+        }
 
     def _deliver(self, ipv6: bytes) -> None:
         self._path.deliver(ipv6)
