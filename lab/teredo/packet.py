@@ -92,7 +92,7 @@ class Packet:
         return self.ipv6[40] if self.ipv6[6] == ICMPV6 and len(self.ipv6) >= HEADER + 4 else None
 
 
-def is_plain(ipv6: bytes) -> bool:
+def is_plain(ipv6: bytes | memoryview) -> bool:
     """Whether a whole IPv6 packet is data alone: no bubble, and no message of router discovery, which mean something to
     a Teredo node by themselves."""
     if ipv6[6] == NO_NEXT_HEADER:

@@ -229,6 +229,6 @@ class Tunnel(Machine):
                 self._drop("queued from another endpoint", source=str(source))
 
 
-def is_whole_ipv6(ipv6: bytes) -> bool:
+def is_whole_ipv6(ipv6: bytes | memoryview) -> bool:
     """Whether a packet from the host is one IPv6 packet of the length that its header says."""
     return len(ipv6) >= HEADER and ipv6[0] >> 4 == 6 and len(ipv6) == HEADER + (ipv6[4] << 8 | ipv6[5])

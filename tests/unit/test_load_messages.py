@@ -745,7 +745,8 @@ def test_all_problems_are_told_at_once_by_line() -> None:
     ) == [
         "lab.yaml:5: port cannot be '1'; it takes the relay's UDP port, 1024 to 65535",
         f"lab.yaml:8: unknown NAT kind 'conee'; did you mean 'cone'? known: {KINDS_SHOWN}",
-        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, behind, external, lan, link, clients, count",
+        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, behind, external, lan, link, clients,"
+        " count",
         "lab.yaml:12: unknown server 'sever'; did you mean 'server'? known: server",
         "lab.yaml:13: two nodes are named 'server' (see line 2); rename one",
         "lab.yaml:14: a client needs a site: move it under sites: <site>: clients:",

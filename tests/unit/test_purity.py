@@ -10,7 +10,11 @@ import pytest
 import lab
 
 ROOT = Path(lab.__file__).parent
-IMPURE = {"runner.py", "client_runner.py", "server_runner.py", "mmsg.py", "tun.py", "surroundings.py", "upnp.py"}
+IMPURE = {"runner.py", "client_runner.py", "server_runner.py", "tunnel_runner.py", "mmsg.py"} | {
+    "tun.py",
+    "surroundings.py",
+    "upnp.py",
+}
 """The modules of lab.teredo that do the I/O."""
 
 FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "shutil", "signal", "socket"} | {
