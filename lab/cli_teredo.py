@@ -29,6 +29,7 @@ from lab.teredo.runner import Notify, Place, ask, stop_on_signals
 from lab.teredo.server import ServerConfig
 from lab.teredo.server_runner import run_server
 from lab.teredo.tun import TunError
+from lab.teredo.tunnel import MAX_PEERS
 
 app = typer.Typer(
     help="Run a Teredo client, server or relay by itself, or look at one that runs.",
@@ -190,6 +191,9 @@ def relay(
     ] = None,
     host_specific: Annotated[bool, typer.Option("--host-specific", help="Relay for this host alone.")] = False,
     behind_nat: Annotated[bool, typer.Option("--behind-nat", help="Send direct bubbles as well.")] = False,
+    max_peers: Annotated[
+        int, typer.Option(min=1, help="Clients that the relay remembers; those beyond push each other out.")
+    ] = MAX_PEERS,
     datapath: Carrying = DataPath.AUTO,
     tun: Tun = "teredo",
     control: Control = None,
@@ -204,7 +208,13 @@ def relay(
     from lab.teredo.tunnel_runner import run_relay  # noqa: PLC0415 - numpy is for those that carry data
 
     try:
-        config = RelayConfig(address, tuple(serves or ()), host_specific=host_specific, direct_bubbles=behind_nat)
+        config = RelayConfig(
+            address,
+            tuple(serves or ()),
+            host_specific=host_specific,
+            direct_bubbles=behind_nat,
+            max_peers=max_peers,
+        )
     except ValueError as error:
         _fail(2, str(error))
         return
