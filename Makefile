@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop scale mutants packages images clean for-labs for-checks for-tests for-netns for-docker with-docker
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop scale mutants bpf packages images clean for-labs for-checks for-tests for-netns for-docker with-docker
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -60,6 +60,9 @@ scale: for-tests ## Simulate a million clients, and some hundred as state machin
 mutants: for-tests ## Break the rules of lab/teredo one by one, and see whether a test notices (mutmut; half an hour).
 	@$(BIN)/pip install --quiet 'mutmut>=3.8'
 	@$(BIN)/mutmut run --max-children 2 && $(BIN)/mutmut results
+
+bpf: for-tests ## Compile the kernel data path (lab/datapath/teredo.bpf.c), which is in the package as an object.
+	@tools/bpf.sh
 
 packages: ## Install the system packages only, as root; never starts a daemon of theirs.
 	@tools/setup.sh packages

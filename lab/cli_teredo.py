@@ -29,7 +29,6 @@ from lab.teredo.runner import Notify, Place, ask, stop_on_signals
 from lab.teredo.server import ServerConfig
 from lab.teredo.server_runner import run_server
 from lab.teredo.tun import TunError
-from lab.teredo.tunnel_runner import run_relay
 
 app = typer.Typer(
     help="Run a Teredo client, server or relay by itself, or look at one that runs.",
@@ -202,6 +201,7 @@ def relay(
 
     Example: `teredo-lab teredo relay 2001:db8::1 --host-specific`
     """
+    from lab.teredo.tunnel_runner import run_relay  # noqa: PLC0415 - numpy is for those that carry data
 
     try:
         config = RelayConfig(address, tuple(serves or ()), host_specific=host_specific, direct_bubbles=behind_nat)
@@ -249,6 +249,9 @@ _LABELS = {
     "external_mapping": "External NAT mapping",
     "interface": "Interface",
     "mtu": "MTU",
+    "datapath": "Data path",
+    "datapath_reason": "Data path because",
+    "kernel_carried": "Packets by kernel",
     "secure": "Secure qualification",
 }
 _SECONDS = {"refresh_interval", "next_refresh"}

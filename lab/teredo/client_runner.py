@@ -47,7 +47,7 @@ class ClientRunner(TunnelRunner):
     """Drives a client."""
 
     def __init__(self, client: Client, udp: socket.socket, tun: Tun, notify: Notify, place: Place) -> None:
-        super().__init__(client, [(udp, client.datagram)], tun, notify)
+        super().__init__(client, [(udp, client.datagram)], tun, notify, place.datapath)
         self._client = client
         self._mapper = PortMapper(place.memory, place.upnp_wait)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -85,6 +85,7 @@ class Runner:
             stack.callback(self._tun.close)
             self._loop.add_reader(self._tun.fd, self._read_tun)
             stack.callback(self._loop.remove_reader, self._tun.fd)
+            self._carry(stack)
             if control is not None:
                 await stack.enter_async_context(_control_socket(control, self._command))
             changes = self._loop.create_task(self._apply_changes())
@@ -101,6 +102,9 @@ class Runner:
             if self._wakeup is not None:
                 self._wakeup.cancel()
 
+    def _carry(self, stack: contextlib.AsyncExitStack) -> None:
+        """Have data carried without the machine, where there are any; what `stack` holds ends with the program."""
+
     async def _started(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the machine; what `stack` holds ends when the machine has stopped."""
         self.do(self.machine.start)
@@ -114,6 +118,7 @@ class Runner:
 
     def do(self, step: Callable[[float], None]) -> None:
         """Let the machine take one step at the present time, and do what it asks for."""
+        self._sync()
         step(self._loop.time())
         self._perform()
 
@@ -134,6 +139,7 @@ class Runner:
         self._perform()
 
     def _read_tun(self) -> None:
+        self._sync()
         now = self._loop.time()
         try:
             for _ in range(BATCH):
@@ -148,7 +154,14 @@ class Runner:
         """Where a datagram leaves from."""
         return self._sockets[1 if action.secondary else 0][0]
 
+    def _sync(self) -> None:
+        """Before the machine is told or asked anything: let it know what has gone without it."""
+
+    def _follow(self) -> None:
+        """After the machine was told something, and before what it asks for is done: carry what it says now."""
+
     def _perform(self) -> None:
+        self._follow()
         while actions := self.machine.actions():
             for action in actions:
                 match action:
@@ -197,6 +210,7 @@ class Runner:
 
     def _command(self, line: str) -> dict[str, Any]:
         """Answer a line that came over the control socket: a command, and for `forget-peers` whom to keep."""
+        self._sync()
         now = self._loop.time()
         command, *arguments = line.split()
         if command == "forget-peers" and isinstance(self.machine, Client | Relay):
