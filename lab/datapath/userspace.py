@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -132,9 +133,10 @@ class Userspace:
         for each in (self._sent, self._received, self._outward, self._inward):
             each.clear()
 
-    def _show(self, receive: Callable[[], None], now: float) -> None:
+    def _show(self, step: Callable[[float], None], now: float) -> None:
+        """Let the machine take a step, and do what it asks for."""
         self._settle(now)
-        receive()
+        step(now)
         self._perform()
 
     # From the host to peers
@@ -167,7 +169,7 @@ class Userspace:
                 if way is None:
                     whole = packet.tobytes()
                     self._send_waiting(waiting)
-                    self._show(lambda whole=whole: self._tunnel.packet(whole, now), now)  # type: ignore[misc]
+                    self._show(partial(self._tunnel.packet, whole), now)
                 else:
                     self._sent[addresses[16:]] += 1
                     if not waiting.takes(way, length):
@@ -194,8 +196,7 @@ class Userspace:
             self._sent[packet[24:HEADER].tobytes()] += -(-len(data) // size)
             return
         for at in range(0, len(data), size):
-            one = data[at : at + size].tobytes()
-            self._show(lambda one=one: self._tunnel.packet(one, now), now)  # type: ignore[misc]
+            self._show(partial(self._tunnel.packet, data[at : at + size].tobytes()), now)
 
     def _send_waiting(self, waiting: _Waiting) -> None:
         if waiting.end:
@@ -282,8 +283,7 @@ class Userspace:
                 self.deliver(packet)
                 self._received[addresses[:16]] += 1
                 return
-        whole = packet.tobytes()
-        self._show(lambda: receive(whole, source, now), now)
+        self._show(partial(receive, packet.tobytes(), source), now)
 
     def _write(self, *parts: bytes | memoryview) -> None:
         try:

@@ -8,7 +8,6 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -199,6 +198,6 @@ def test_nothing_went_wrong(lab: RunningLab) -> None:
     assert [lab.teredo(node)["io_errors"] for node in ("alice", "bob", "relay")] == [0, 0, 0]
 
 
-def test_the_path_is_in_the_state(lab: RunningLab, tmp_path: Path) -> None:
+def test_the_path_is_in_the_state(lab: RunningLab) -> None:
     assert set(lab.teredo("relay")["super_packets"]) == {"cut", "merged"}
     assert "super_packets" not in lab.teredo("server")
