@@ -56,20 +56,31 @@ def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
 def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) -> None:
     try:
         with Rtnetlink() as kernel:
-            kernel.do(*(rtnetlink.bridge(network.members[0][1]) for network in networks if network.kind == "lan"))
+            kernel.do(*(rtnetlink.bridge(_bridge(network)) for network in networks if network.kind == "lan"))
             kernel.do(*(request for network in networks for request in _ends(network, namespaces)))
     except OSError as error:
         raise NodeError(f"{gateway}: the kernel refused a link: {error.strerror}") from error
 
 
+def _bridge(network: Network) -> str:
+    """The bridge of a LAN. It is not the router's interface, unless nobody else is there: the kernel would cut large
+    packets of tunnels that go out of a bridge."""
+    (_, name), *others = network.members
+    return f"{name}-bridge" if others else name
+
+
 def _ends(network: Network, namespaces: NetworkNamespaces) -> Iterator[Request]:
     """The links of a network, made in the namespace of its first member."""
-    (_, name), *others = network.members
+    (gateway, name), *others = network.members
     if network.kind == "p2p":
         for node, interface in others:
             yield rtnetlink.veth(name, interface, namespaces.fds[node])
         return
-    bridge = socket.if_nametoindex(name)
+    bridge = socket.if_nametoindex(_bridge(network))
+    if others:
+        yield rtnetlink.veth(f"{name}-port", name, namespaces.fds[gateway], master=bridge)
+        yield rtnetlink.no_link_local(bridge)
+        yield rtnetlink.set_up(bridge)
     for number, (node, interface) in enumerate(others):
         yield rtnetlink.veth(f"{name}{number}", interface, namespaces.fds[node], master=bridge)
 

@@ -7,6 +7,7 @@ program is a section whose name says where it attaches.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import platform
@@ -22,6 +23,7 @@ PROGRAM_TYPES: Final = {"tcx/ingress": 46, "tcx/egress": 47}
 _SYSCALLS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361}
 
 _MAP_CREATE, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _LINK_CREATE = 0, 2, 3, 5, 28
+_ANY = -1
 _SCHED_CLS = 3
 _PSEUDO_MAP_FD = 1
 _LOG_SIZE = 1 << 20
@@ -29,6 +31,13 @@ _LOG_LINES = 12
 
 _SYMTAB, _REL = 2, 9
 _INSTRUCTION = 8
+
+_REMEDIES: Final = {
+    (_ANY, errno.EPERM): "; it needs CAP_BPF and CAP_NET_ADMIN, of root outside of user namespaces and containers",
+    (_ANY, errno.ENOSYS): "; it has no BPF",
+    (_LINK_CREATE, errno.EINVAL): "; it needs Linux 6.6 or newer",
+}
+"""What to do about an error, by command of bpf(2)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -212,5 +221,8 @@ def _bpf(command: int, attributes: bytes, what: str) -> int:
     memory = _buffer(attributes)
     result: int = _libc.syscall(number, command, memory, len(attributes))
     if result < 0:
-        raise BpfError(f"{what}: {os.strerror(ctypes.get_errno())}")
+        error = ctypes.get_errno()
+        raise BpfError(
+            f"{what}: {os.strerror(error)}{_REMEDIES.get((command, error), _REMEDIES.get((_ANY, error), ''))}"
+        )
     return result

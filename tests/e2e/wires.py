@@ -36,6 +36,7 @@ CLIENT: Final = TeredoAddress(SERVER, 0x2C41, PEER).packed
 """A Teredo client, at the end of the IPv4 wire."""
 
 _NEAR, _FAR = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+_ALL: Final = 3
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _SET_UP: Final = """
 ip link add wan address 02:00:00:00:00:01 type veth peer name four address 02:00:00:00:00:02 netns {outside}
@@ -56,16 +57,21 @@ ip neigh add 2001:db8:1::2 lladdr 02:00:00:00:00:02 dev lan nud permanent
 
 @dataclass
 class Wire:
-    """The far end of a link: frames go in, and what comes out is kept."""
+    """The far end of a link; `last` is the last frame that came out of it."""
 
     socket: socket.socket
     kind: bytes
+    last: bytes = b""
 
     def send(self, packet: bytes, padding: bytes = b"") -> None:
         self.socket.send(_NEAR + _FAR + self.kind + packet + padding)
 
+    def next(self, wanted: Callable[[bytes], bool]) -> bytes:
+        """The next packet of a kind."""
+        return self.listen(wanted)[-1]
+
     def listen(self, wanted: Callable[[bytes], bool], timeout: float = 5.0) -> list[bytes]:
-        """All packets that come, up to the one that is wanted, and without it."""
+        """All packets that come, up to the one that is wanted; but for what the node's IPv6 itself has to say."""
         deadline = time.monotonic() + timeout
         heard: list[bytes] = []
         while True:
@@ -73,9 +79,12 @@ class Wire:
             assert ready, f"nothing of the kind came; {[packet.hex() for packet in heard]} did"
             frame, address = self.socket.recvfrom(1 << 17)
             if address[2] != socket.PACKET_OUTGOING and frame[12:14] == self.kind:
+                if self.kind == _IPV6 and frame[22:24] == b"\xfe\x80":
+                    continue
+                self.last = frame
+                heard.append(frame[14:])
                 if wanted(frame[14:]):
                     return heard
-                heard.append(frame[14:])
 
 
 class Wires:
@@ -91,12 +100,22 @@ class Wires:
         """Send a UDP payload to the relay."""
         self.four.send(datagram(ipv6, source, to, **fields))
 
-    def befriend(self, client: bytes = CLIENT, endpoint: Endpoint = PEER) -> None:
-        """Have the relay trust a client: a host's packet makes it call, and the client answers."""
-        self.six.send(ipv6(HOST, client, 17, udp(HOST, client, b"first")))
-        self.four.listen(lambda packet: packet[28:][6] == 59)
-        self.tunnelled(bubble(client, packed(RELAY_ADDRESS)), endpoint)
-        self.four.listen(lambda packet: packet.endswith(b"first"))
+    def befriend(self, to: Endpoint = RELAY, endpoint: Endpoint = PEER) -> None:
+        """Have the relay trust the client: a host's packet makes it call, and the client answers, from anywhere."""
+        self.six.send(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"first")))
+        called = self.four.next(lambda packet: packet[34] == 59)
+        self.tunnelled(bubble(CLIENT, packed(RELAY_ADDRESS)) + called[68:], endpoint, to)  # with the nonce that it had
+        self.four.next(lambda packet: packet.endswith(b"first"))
+
+    def host_sends(self, data: bytes) -> bytes:
+        """What of a host's datagram leaves for the client."""
+        self.six.send(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, data)))
+        return self.four.next(lambda packet: packet.endswith(data))
+
+    def client_sends(self, data: bytes, endpoint: Endpoint = PEER, to: Endpoint = RELAY) -> bytes:
+        """What of a client's datagram gets to the host."""
+        self.tunnelled(ipv6(CLIENT, HOST, 17, udp(CLIENT, HOST, data)), endpoint, to)
+        return self.six.next(lambda packet: packet.endswith(data))
 
 
 def ones(data: bytes) -> int:
@@ -177,44 +196,63 @@ def ipv4(
     return head[:10] + struct.pack("!H", ip_check) + head[12:] + segment
 
 
+@dataclass
+class Ground:
+    """Two namespaces with the wires between them, and nothing that runs there yet."""
+
+    names: linux.NetworkNamespaces
+    four: Wire
+    six: Wire
+
+    @contextlib.contextmanager
+    def program(
+        self, directory: Path, name: str, *options: str, wrapped: tuple[str, ...] = (), port: int = RELAY.port
+    ) -> Iterator[Wires]:
+        """A relay of ours in the inner one, or wherever the command that it is `wrapped` in takes it; its log is
+        `directory/name.log`."""
+        control = directory / f"{name}.sock"
+        command = ("teredo", "relay", RELAY_ADDRESS, "--bind", RELAY.host, "--port", str(port), *options)
+        with self.names.inside("relay"), (directory / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen((*wrapped, *COMMAND, *command, "--control", str(control)), stderr=log)
+        try:
+            until(lambda: process.poll() is None and _answers(control))
+            with self.names.inside("relay"):
+                until(lambda: bool(wrapped) or _routed())
+            yield Wires(self.four, self.six, control, process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
+
+
 @contextlib.contextmanager
-def wires(directory: Path, datapath: str, *more: str) -> Iterator[Wires]:
-    """A relay with this data path, its wires, and a client that it trusts."""
+def ground() -> Iterator[Ground]:
     with contextlib.ExitStack() as stack:
-        home = linux.current_netns()
         names = linux.NetworkNamespaces()
         for name in ("relay", "outside"):
             names.create(name)
             stack.callback(os.close, names.fds[name])
-        stack.callback(os.close, home)
         outside = f"/proc/{os.getpid()}/fd/{names.fds['outside']}"
         with names.inside("relay"):
             subprocess.run(("sh", "-ec", _SET_UP.format(outside=outside)), check=True)
-        opened = {}
+        wires = {}
         with names.inside("outside"):
             for name, kind in (("four", _IPV4), ("six", _IPV6)):
-                subprocess.run(
-                    ("sh", "-ec", f"sysctl -q net.ipv6.conf.{name}.disable_ipv6=1; ip link set {name} up"), check=True
-                )
-                raw = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
-                raw.bind((name, 3))
-                opened[name] = Wire(raw, kind)
-        control = directory / f"{datapath}.sock"
-        command = ("teredo", "relay", RELAY_ADDRESS, "--bind", RELAY.host, "--port", str(RELAY.port))
+                up = f"sysctl -q net.ipv6.conf.{name}.disable_ipv6=1; ip link set {name} up"
+                subprocess.run(("sh", "-ec", up), check=True)
+                raw = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL)))
+                raw.bind((name, _ALL))
+                wires[name] = Wire(raw, kind)
         with names.inside("relay"):
             linux.wait_for_links(("wan", "lan"), 5.0)
-            process = subprocess.Popen(
-                (*COMMAND, *command, "--control", str(control), "--datapath", datapath, *more),
-                stderr=(directory / f"{datapath}.log").open("wb"),
-            )
-        stack.callback(process.wait, 10)
-        stack.callback(process.send_signal, signal.SIGTERM)
-        until(lambda: process.poll() is None and _answers(control))
-        with names.inside("relay"):
-            until(_routed)
-        here = Wires(opened["four"], opened["six"], control, process)
-        here.befriend()
-        yield here
+        yield Ground(names, wires["four"], wires["six"])
+
+
+@contextlib.contextmanager
+def wires(directory: Path, datapath: str) -> Iterator[Wires]:
+    """A relay with this data path, its wires, and a client that it trusts."""
+    with ground() as here, here.program(directory, datapath, "--datapath", datapath) as relay:
+        relay.befriend()
+        yield relay
 
 
 def _routed() -> bool:
