@@ -74,7 +74,7 @@ def _ends(network: Network, namespaces: NetworkNamespaces) -> Iterator[Request]:
     bridge = socket.if_nametoindex(BRIDGE)
     yield rtnetlink.veth(f"{name}-port", name, namespaces.fds[gateway], master=bridge)
     yield rtnetlink.no_link_local(bridge)
-    yield rtnetlink.set_up(bridge)
+    yield rtnetlink.set_up(bridge, arp=False)  # or it would answer for the router, whose interface it is not
     for number, (node, interface) in enumerate(others):
         yield rtnetlink.veth(f"{name}{number}", interface, namespaces.fds[node], master=bridge)
 
