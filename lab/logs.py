@@ -42,3 +42,12 @@ def set_up_with(writer: logging.Handler, *, level: int = logging.INFO) -> None:
 def set_up(*, level: int = logging.INFO, **fields: str) -> None:
     """Log to standard error as JSON lines; `fields` go into every line."""
     set_up_with(handler(sys.stderr, **fields), level=level)
+
+
+QUIET = frozenset({"dropped", "mapping verified", "peer trusted"})
+"""Events that a Teredo program logs only when asked to be talkative: there may be one for every packet."""
+
+
+def log_event(name: str, facts: dict[str, Any]) -> None:
+    """One line for an event of a Teredo program."""
+    logging.getLogger("teredo").log(logging.DEBUG if name in QUIET else logging.INFO, name, extra={"facts": facts})

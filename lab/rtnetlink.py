@@ -31,6 +31,7 @@ _ROUTE_BODY: Final = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR_BODY: Final = struct.Struct("=BxxxiHBB")
 
 _UP: Final = 1
+_NO_ARP: Final = 0x80
 _PERMANENT: Final = 0x80
 _STATIC: Final = 4
 _TO_TABLE: Final = 1
@@ -259,9 +260,10 @@ def veth(name: str, peer: str, peer_namespace: int, *, peer_mac: str = "", maste
     return Request(f"link {name}", _LINK, _CREATE | _EXCLUSIVE, body if master is None else body + _number(10, master))
 
 
-def set_up(index: int, *, mtu: int | None = None, mac: str = "") -> Request:
-    """Have an interface up, with this MTU and MAC address if they are given."""
-    body = _LINK_BODY.pack(0, 0, index, _UP, _UP) + _mac(1, mac)
+def set_up(index: int, *, mtu: int | None = None, mac: str = "", arp: bool = True) -> Request:
+    """Have an interface up, with this MTU and MAC address if they are given; perhaps one that answers no ARP."""
+    flags = _UP if arp else _UP | _NO_ARP
+    body = _LINK_BODY.pack(0, 0, index, flags, flags) + _mac(1, mac)
     return Request(f"interface {index}", _LINK, 0, body if mtu is None else body + _number(4, mtu))
 
 

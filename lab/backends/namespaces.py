@@ -15,6 +15,7 @@ from lab import programs, rtnetlink
 from lab.backends import nursery
 from lab.backends.linux import NetworkNamespaces
 from lab.backends.programs import Local, Reports
+from lab.backends.wiring import BRIDGE
 from lab.plan import NodePlan
 from lab.programs.process import Order
 from lab.rtnetlink import Rtnetlink
@@ -60,7 +61,7 @@ class NamespacePlaces:
         self._namespaces.create(place)
         there = self._namespaces.fds[place]
         with self._namespaces.inside(nat.name), Rtnetlink() as kernel:
-            bridge = socket.if_nametoindex("lan")
+            bridge = socket.if_nametoindex(BRIDGE)
             kernel.do(rtnetlink.veth(name, "lan", there, peer_mac=_GUEST_ADDRESS, master=bridge))
         with self._namespaces.inside(place), Rtnetlink() as kernel:
             index = socket.if_nametoindex("lan")

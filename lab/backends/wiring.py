@@ -16,6 +16,10 @@ from lab.rtnetlink import Request, Rtnetlink
 FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
 
+BRIDGE = "lan-bridge"
+"""Of a NAT's LAN; not the router's own interface: what leaves by a bridge, the kernel cuts if it is a large packet of a
+tunnel."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -38,11 +42,9 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
         with namespaces.inside(node.name):
             configure(node)
         progress("addresses and routes", done, total)
-    lonely = {network.members[0] for network in plan.networks if len(network.members) == 1}
     for node in plan.nodes:
-        joined = [interface.name for interface in node.interfaces if (node.name, interface.name) not in lonely]
         with namespaces.inside(node.name):
-            linux.wait_for_links(joined, LINK_TIMEOUT)
+            linux.wait_for_links([interface.name for interface in node.interfaces], LINK_TIMEOUT)
 
 
 def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
@@ -56,17 +58,10 @@ def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
 def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) -> None:
     try:
         with Rtnetlink() as kernel:
-            kernel.do(*(rtnetlink.bridge(_bridge(network)) for network in networks if network.kind == "lan"))
+            kernel.do(*(rtnetlink.bridge(BRIDGE) for network in networks if network.kind == "lan"))
             kernel.do(*(request for network in networks for request in _ends(network, namespaces)))
     except OSError as error:
         raise NodeError(f"{gateway}: the kernel refused a link: {error.strerror}") from error
-
-
-def _bridge(network: Network) -> str:
-    """The bridge of a LAN. It is not the router's interface, unless nobody else is there: the kernel would cut large
-    packets of tunnels that go out of a bridge."""
-    (_, name), *others = network.members
-    return f"{name}-bridge" if others else name
 
 
 def _ends(network: Network, namespaces: NetworkNamespaces) -> Iterator[Request]:
@@ -76,11 +71,10 @@ def _ends(network: Network, namespaces: NetworkNamespaces) -> Iterator[Request]:
         for node, interface in others:
             yield rtnetlink.veth(name, interface, namespaces.fds[node])
         return
-    bridge = socket.if_nametoindex(_bridge(network))
-    if others:
-        yield rtnetlink.veth(f"{name}-port", name, namespaces.fds[gateway], master=bridge)
-        yield rtnetlink.no_link_local(bridge)
-        yield rtnetlink.set_up(bridge)
+    bridge = socket.if_nametoindex(BRIDGE)
+    yield rtnetlink.veth(f"{name}-port", name, namespaces.fds[gateway], master=bridge)
+    yield rtnetlink.no_link_local(bridge)
+    yield rtnetlink.set_up(bridge, arp=False)  # or it would answer for the router, whose interface it is not
     for number, (node, interface) in enumerate(others):
         yield rtnetlink.veth(f"{name}{number}", interface, namespaces.fds[node], master=bridge)
 

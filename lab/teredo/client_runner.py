@@ -12,10 +12,11 @@ from random import SystemRandom
 from lab import rtnetlink
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
 from lab.teredo.client import Client, ClientConfig
-from lab.teredo.machine import Action, Close, JoinGroup, LeaveGroup, MapPort, Open, Send, SendToGroup, UnmapPort
-from lab.teredo.runner import Notify, Place, Runner, service_socket
+from lab.teredo.machine import Action, Close, JoinGroup, LeaveGroup, MapPort, Open, SendToGroup, UnmapPort
+from lab.teredo.runner import Notify, Place, service_socket
 from lab.teredo.surroundings import directed_broadcasts, has_native_ipv6, subnet_of
 from lab.teredo.tun import Interface, Tun
+from lab.teredo.tunnel_runner import TunnelRunner
 from lab.teredo.upnp import PortMapper
 
 
@@ -42,7 +43,7 @@ def multicast_from(udp: socket.socket, host: str) -> None:
     udp.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(host))
 
 
-class ClientRunner(Runner):
+class ClientRunner(TunnelRunner):
     """Drives a client."""
 
     def __init__(self, client: Client, udp: socket.socket, tun: Tun, notify: Notify, place: Place) -> None:
@@ -73,8 +74,8 @@ class ClientRunner(Runner):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _socket(self, action: Send) -> socket.socket:
-        return self._ports[action.port] if action.port in self._ports else super()._socket(action)
+    def _socket_of(self, port: int) -> socket.socket:
+        return self._ports[port] if port in self._ports else super()._socket_of(port)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -104,7 +105,7 @@ class ClientRunner(Runner):
             self._client.port_refused(port, self._loop.time())
             return
         self._ports[port] = udp
-        self._loop.add_reader(udp, self._read_socket, udp, partial(self._client.datagram, port=port))
+        self._listen(udp, partial(self._client.datagram, port=port), port)
 
     def _close(self, port: int) -> None:
         udp = self._ports.pop(port, None)
@@ -125,7 +126,7 @@ class ClientRunner(Runner):
         except OSError:  # a link without multicast has no local discovery
             self.io_errors += 1
             return
-        self._loop.add_reader(self._group, self._read_socket, self._group, self._client.discovered)
+        self._listen(self._group, self._client.discovered, None)
 
     def _leave_group(self) -> None:
         if self._group is not None:
@@ -188,7 +189,7 @@ async def run_client(config: ClientConfig, place: Place, notify: Notify, stop: a
     """Run a client until `stop`. Raises OSError or TunError when its port or interface cannot be had."""
     client = Client(config, SystemRandom(), Forbidden(directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
-    tun = Tun(Interface(place.tun, default_route=True))
+    tun = Tun(Interface(place.tun, default_route=True), offloads=True)
     runner = ClientRunner(client, udp, tun, notify, place)
     client.subnet = subnet_of(runner.local.host)
     await runner.run(stop, place.control)

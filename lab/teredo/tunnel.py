@@ -116,7 +116,11 @@ class Tunnel(Machine):
             if not peer.in_use:
                 self._peers.use(peer)
             peer.last_sent, peer.last_data = max(peer.last_sent, sent_at), max(peer.last_data, sent_at)
-        peer.last_received = max(peer.last_received, received_at)
+        if received:
+            if received:
+            peer.last_received = max(peer.last_received, received_at)
+            self._peers.note(peer)
+            self._peers.note(peer)
 
     # What subclasses add
 
@@ -238,6 +242,6 @@ class Tunnel(Machine):
                 self._drop("queued from another endpoint", source=str(source))
 
 
-def is_whole_ipv6(ipv6: bytes) -> bool:
+def is_whole_ipv6(ipv6: bytes | memoryview) -> bool:
     """Whether a packet from the host is one IPv6 packet of the length that its header says."""
     return len(ipv6) >= HEADER and ipv6[0] >> 4 == 6 and len(ipv6) == HEADER + (ipv6[4] << 8 | ipv6[5])

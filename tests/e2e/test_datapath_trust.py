@@ -117,6 +117,46 @@ def test_trust_ends_in_the_kernel_by_itself(here: Ground, silent: float, carried
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("by", ["carried", "datagram"])
+def test_what_goes_through_userspace_keeps_trust_in_the_kernel(here: Ground, by: str) -> None:
+    """A peer that has been silent is heard by userspace again: then the kernel carries its data once more."""
+
+    async def main() -> None:
+        now = asyncio.get_running_loop().time()
+        relay = Relay(RelayConfig(RELAY_ADDRESS), Random(1))
+        with (
+            contextlib.closing(Tun(Interface("teredo", teredo_route=True))) as tun,
+            contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service,
+        ):
+            tun.configure(None, MTU)
+            path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
+            path.start(now)
+            relay.packet(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"first")), now - PEER_VALIDITY)
+            relay.datagram(bubble(CLIENT, packed(RELAY_ADDRESS)), PEER, now - PEER_VALIDITY + 5)
+            path.follow(now - PEER_VALIDITY + 5)
+            if by == "carried":
+                relay.carried(CLIENT, received=1, received_at=now)
+            else:
+                relay.datagram(ipv6(CLIENT, HOST, 17, udp(CLIENT, HOST, b"by the machine")), PEER, now)
+            path.follow(now)
+            here.six.send(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"out")))
+            here.four.next(lambda packet: packet.endswith(b"out"))
+            path.sync()
+            assert path.facts["kernel_carried"] == 1
+            assert relay.way(CLIENT, now + PEER_VALIDITY - 1) is not None
+            assert _heard(path) >= round(now * 1e9)
+            path.close()
+
+    with here.names.inside("relay"):
+        asyncio.run(main())
+
+
+def _heard(path: KernelPath) -> int:
+    """When the program in the kernel thinks that the peer was last heard, in ns."""
+    assert path._program is not None
+    return int(path._program._entries[path._program._slots[CLIENT].number].heard)
+
+
 def _read(tun: int) -> bytes:
     try:
         return os.read(tun, 2000)

@@ -66,7 +66,7 @@ def test_a_hundred_thousand_clients_leave_nothing_behind(lab: RunningLab) -> Non
     found = processes(lab.status(), "server")
     before = memory(found)
     load(lab, "--count", "100000")
-    assert memory(found) - before < 0.5, "MiB: five bytes a client"
+    assert memory(found) - before < 2, "MiB: twenty bytes a client, which is less than an endpoint takes"
 
 
 def test_a_burst_of_all_sorts_has_the_same_done_as_by_the_state_machine(lab: RunningLab) -> None:

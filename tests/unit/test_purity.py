@@ -10,7 +10,11 @@ import pytest
 import lab
 
 ROOT = Path(lab.__file__).parent
-IMPURE = {"runner.py", "client_runner.py", "server_runner.py", "mmsg.py", "tun.py", "surroundings.py", "upnp.py"}
+IMPURE = {"runner.py", "client_runner.py", "server_runner.py", "tunnel_runner.py", "mmsg.py"} | {
+    "tun.py",
+    "surroundings.py",
+    "upnp.py",
+}
 """The modules of lab.teredo that do the I/O."""
 
 FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "shutil", "signal", "socket"} | {
@@ -27,10 +31,10 @@ PLANNING = {
     "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
     "check": ("expectation.py",),
-    "datapath": ("choice.py",),
+    "datapath": ("choice.py", "offload.py"),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
-"""The modules that make a plan, and those that judge a machine: pure functions too."""
+"""The modules that make a plan, that judge a machine, or that take packets apart: pure functions too."""
 
 MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
     path

@@ -18,7 +18,7 @@ from lab.planner import plan
 from lab.programs import teredo as programs
 from lab.programs import web
 from lab.programs.base import Context
-from lab.teredo import client_runner, runner, server_runner, surroundings
+from lab.teredo import client_runner, runner, server_runner, surroundings, tunnel_runner
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
 from lab.teredo.client import ClientConfig
 from lab.teredo.relay import RelayConfig
@@ -35,7 +35,7 @@ BROADCAST = Endpoint("192.0.2.255", 4000)
     ("module", "name", "config"),
     [
         (client_runner, "Client", ClientConfig(PRIMARY.host, SECONDARY.host)),
-        (runner, "Relay", RelayConfig(RELAY_ADDRESS)),
+        (tunnel_runner, "Relay", RelayConfig(RELAY_ADDRESS)),
         (server_runner, "Server", ServerConfig(PRIMARY.host, SECONDARY.host)),
     ],
     ids=["client", "relay", "server"],
