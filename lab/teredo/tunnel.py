@@ -117,9 +117,7 @@ class Tunnel(Machine):
                 self._peers.use(peer)
             peer.last_sent, peer.last_data = max(peer.last_sent, sent_at), max(peer.last_data, sent_at)
         if received:
-            if received:
             peer.last_received = max(peer.last_received, received_at)
-            self._peers.note(peer)
             self._peers.note(peer)
 
     # What subclasses add
