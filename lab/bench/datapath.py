@@ -12,6 +12,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,13 +24,16 @@ from lab.bench.section import Aim, Figures, Section, command
 from lab.state import Lab
 
 _SECONDS: Final = 2
-_SMALL: Final = 64
-"""Bytes of payload of a small datagram."""
+_FLOOD: Final = (sys.executable, "-m", "lab.bench.flood")
+_FLOODING: Final = 1.0
+_UNDERWAY: Final = 0.1
+"""Seconds in which a datagram arrives or is lost."""
+
+_RATES: Final = (15_000, 20_000, 30_000, 40_000, 60_000, 80_000, 110_000, 150_000, 0)
+"""Datagrams a second, from few to as many as can be sent: the more are sent, the fewer may arrive."""
 
 _PINGS: Final = 400
 _LOSSLESS: Final = 0.001
-_SHARES: Final = (0.9, 0.75, 0.6, 0.45, 0.3)
-"""Of what Miredo delivers at most, tried from above until next to nothing gets lost."""
 
 _TOPOLOGY: Final = """
 servers: {{server: }}
@@ -91,6 +95,39 @@ def _lacking() -> str | None:
     return None if shutil.which("miredo") is not None else "it needs Miredo beside: sudo make packages"
 
 
+class _Receiver:
+    """Counts the datagrams that come to a node."""
+
+    def __init__(self, running: _Running, node: str) -> None:
+        self.node = node
+        self._process = subprocess.Popen(
+            running.inside(node, *_FLOOD, "receive"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.count()
+
+    def count(self) -> int:
+        """How many since the last time, once those on their way have come."""
+        total = 0
+        while True:
+            more = self._ask()
+            total += more
+            if not more:
+                return total
+            time.sleep(_UNDERWAY)
+
+    def _ask(self) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return int(json.loads(self._process.stdout.readline())["received"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
 @dataclass(frozen=True)
 class _Running:
     """A lab that is up, whose nodes can be entered; `hosts` are names that stand for other addresses."""
@@ -122,12 +159,13 @@ class _Running:
         """Mbit/s of one TCP stream, as received."""
         return float(self.iperf(client, server, "-O", "1", *options)["sum_received"]["bits_per_second"]) / 1e6
 
-    def small(self, client: str, server: str, rate: float = 0) -> tuple[float, float]:
-        """Datagrams of 64 bytes delivered in a second, and the share that got lost; as fast as can be, or so fast."""
-        bits = round(rate * _SMALL * 8)
-        total = self.iperf(client, server, "-u", "-l", str(_SMALL), "-b", str(bits))["sum"]
-        lost = total["lost_packets"] / max(1, total["packets"])
-        return (total["packets"] - total["lost_packets"]) / total["seconds"], lost
+    def small(self, client: str, receiver: _Receiver, rate: float) -> tuple[float, float]:
+        """Datagrams of 64 bytes delivered in a second, and the share lost, if so many are sent; 0: all that can be."""
+        target = self.hosts.get(receiver.node, receiver.node)
+        receiver.count()
+        sent = json.loads(self.run(client, *_FLOOD, "send", target, "--rate", str(rate), "--seconds", str(_FLOODING)))
+        received = receiver.count()
+        return received / sent["seconds"], max(0.0, 1 - received / sent["sent"])
 
     def round_trip(self, client: str, server: str) -> float:
         """The median of many pings, in microseconds."""
@@ -181,33 +219,27 @@ _TCP: Final = {"client to host": ("web", ()), "host to client": ("web", ("-R",))
 def _once(directory: Path) -> Figures:
     """All variants, one after the other."""
     found: dict[str, Figures] = {}
-    lossless = 0.0
+    lossless = 0
     for variant in ("Miredo", "plain", "kernel", "userspace"):
         with _lab(variant, directory) as running:
             one: Figures = {}
             for what, (server, options) in _TCP.items():
                 one[f"TCP {what}, Mbit/s"] = running.tcp("alice", server, *options)
-            most, _ = running.small("alice", "web")
-            one["64-byte UDP delivered, packets/s"] = most
+            receiver = _Receiver(running, "web")
+            tried = {rate: running.small("alice", receiver, rate) for rate in _RATES}
+            one["64-byte UDP delivered, packets/s"] = max(delivered for delivered, _ in tried.values())
             if variant == "Miredo":
-                lossless = _without_loss(running, most)
-                one["64-byte UDP without loss, packets/s"] = lossless
+                lossless = max(
+                    (rate for rate, (_, lost) in tried.items() if rate and lost < _LOSSLESS), default=_RATES[0]
+                )
+                one["64-byte UDP without loss, packets/s"] = float(lossless)
             else:
-                _, lost = running.small("alice", "web", lossless)
-                one["64-byte UDP at Miredo's lossless rate, % lost"] = lost * 100
+                one["64-byte UDP at Miredo's lossless rate, % lost"] = tried[lossless][1] * 100
+            receiver.close()
             one["round trip to the host, µs"] = running.round_trip("alice", "web")
             found[variant] = one
     figures = {f"{what}: {variant}": value for variant, one in found.items() for what, value in one.items()}
     return dict(sorted(figures.items())) | _compared(found)
-
-
-def _without_loss(running: _Running, most: float) -> float:
-    """The highest of some rates at which next to nothing gets lost."""
-    for share in _SHARES:
-        delivered, lost = running.small("alice", "web", most * share)
-        if lost < _LOSSLESS:
-            return delivered
-    return most * _SHARES[-1]
 
 
 def _compared(found: dict[str, Figures]) -> Figures:
