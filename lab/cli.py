@@ -18,6 +18,7 @@ from rich.text import Text
 from lab import state
 from lab.backends import base
 from lab.cli_conformance import conformance
+from lab.cli_decode import decode
 from lab.cli_doctor import doctor
 from lab.cli_interop import interop
 from lab.cli_link import link
@@ -44,6 +45,7 @@ app.add_typer(nat_app, name="nat")
 app.command()(link)
 app.command()(matrix)
 app.command()(conformance)
+app.command()(decode)
 app.command()(doctor)
 app.command()(interop)
 

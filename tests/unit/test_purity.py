@@ -23,14 +23,15 @@ FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "
     "pyroute2",
 }
 PLANNING = {
-    "": ("plan.py", "planner.py", "link.py"),
+    "": ("plan.py", "planner.py", "link.py", "story.py"),
     "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
     "check": ("expectation.py",),
     "datapath": ("choice.py",),
+    "seeing": ("fields.py", "frames.py", "pcapng.py"),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
-"""The modules that make a plan, and those that judge a machine: pure functions too."""
+"""The modules that make a plan, those that judge a machine, and those that explain packets: pure functions too."""
 
 MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
     path
