@@ -17,6 +17,7 @@ from rich.text import Text
 
 from lab import state
 from lab.backends import base
+from lab.cli_capture import capture
 from lab.cli_conformance import conformance
 from lab.cli_decode import decode
 from lab.cli_doctor import doctor
@@ -45,6 +46,7 @@ app.add_typer(nat_app, name="nat")
 app.command()(link)
 app.command()(matrix)
 app.command()(conformance)
+app.command()(capture)
 app.command()(decode)
 app.command()(doctor)
 app.command()(interop)

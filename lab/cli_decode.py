@@ -87,7 +87,7 @@ def _print(title: str, found: Iterable[Field], depth: int = 0) -> None:
 
 
 def _file(path: Path, number: int | None, *, as_json: bool) -> None:
-    from lab.seeing import pcapng  # noqa: PLC0415
+    from lab.seeing import lines, pcapng  # noqa: PLC0415
 
     try:
         recording = pcapng.read(path.read_bytes())
@@ -95,50 +95,34 @@ def _file(path: Path, number: int | None, *, as_json: bool) -> None:
         fail(BAD_INPUT, f"{path}: {error}")
     if number is not None and not 1 <= number <= len(recording.packets):
         fail(BAD_INPUT, f"{path} has no packet {number}: it has {len(recording.packets)}")
-    rows = [_row(recording, each) for each in ([number] if number else range(1, len(recording.packets) + 1))]
+    wanted = [number] if number else range(1, len(recording.packets) + 1)
     if as_json:
-        told = [{**row, "fields": [asdict(field) for field in row["fields"]]} for row in rows]
-        print(json.dumps({"kind": "recording", "packets": told}, indent=2))
+        print(json.dumps({"kind": "recording", "packets": [_facts(recording, each) for each in wanted]}, indent=2))
     elif number is not None:
-        (row,) = rows
-        _print(f"packet {number}: {row['from']} → {row['to']}: {row['what']}", row["fields"])
+        packet = recording.packets[number - 1]
+        found = lines.told(recording.interfaces[packet.interface], packet)
+        _print(f"packet {number}: {found.source} → {found.to}: {found.what}", found.fields)
     else:
-        for row in rows:
-            where = f"{row['interface']:<14} " if row["interface"] else ""
-            ends = f"{row['from']} → {row['to']}" if row["from"] else ""
-            line = f"{row['number']:>5} {row['ms']:>10.3f} ms  {where}{ends:<45} {row['what']}"
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
+        for each in wanted:
+            packet = recording.packets[each - 1]
+            told = lines.line(recording.interfaces[packet.interface], packet, recording.packets[0].at)
+            out.print(f"{each:>5} {told}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _row(recording: Recording, number: int) -> dict[str, Any]:
+def _facts(recording: Recording, number: int) -> dict[str, Any]:
     """A packet of a file; `ms` is its time since the first one."""
-    from lab.seeing import fields, frames  # noqa: PLC0415
-    from lab.story import describe, describe_ipv6  # noqa: PLC0415
-    from lab.teredo.address import text  # noqa: PLC0415
-    from lab.teredo.packet import MalformedError  # noqa: PLC0415
+    from lab.seeing import lines  # noqa: PLC0415
 
     packet = recording.packets[number - 1]
     interface = recording.interfaces[packet.interface]
-    found: tuple[Field, ...] = ()
-    match frames.content(interface.link_type, packet.frame):
-        case frames.Datagram(source, to, data):
-            ends, what = (str(source), str(to)), describe(data, to)
-            try:
-                found = fields.datagram(data)
-            except MalformedError:
-                found = ()
-        case bytes(ipv6):
-            ends, what = (text(ipv6[8:24]), text(ipv6[24:40])), describe_ipv6(ipv6)
-            found = (fields.ipv6(ipv6),)
-        case other:
-            ends, what = (other.source, other.to), other.what
+    told = lines.told(interface, packet)
     return {
         "number": number,
         "ms": (packet.at - recording.packets[0].at) / 1e6,
         "interface": interface.name,
-        "from": ends[0],
-        "to": ends[1],
-        "what": what,
+        "from": told.source,
+        "to": told.to,
+        "what": told.what,
         "comment": packet.comment,
-        "fields": found,
+        "fields": [asdict(field) for field in told.fields],
     }

@@ -17,6 +17,7 @@ from lab.teredo.packet import (
     MalformedError,
     Packet,
     decode,
+    is_plain,
 )
 from lab.teredo.trailers import Discovery, Trailers, parse_trailers
 
@@ -52,6 +53,15 @@ def describe(data: bytes, to: Endpoint) -> str:
     if many > 1:
         return f"{many} data packets in one"
     return ", ".join((kind(packet, to), *_more(packet, parse_trailers(packet.trailers))))
+
+
+def is_notable(data: bytes) -> bool:
+    """Whether a UDP payload is what makes Teredo work, and not what is sent by it."""
+    try:
+        packet = decode(data)
+    except MalformedError:
+        return False
+    return not is_plain(packet.ipv6) or packet.icmp_type in _ICMP
 
 
 def describe_ipv6(ipv6: bytes) -> str:

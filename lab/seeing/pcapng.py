@@ -40,11 +40,12 @@ class RecordingError(ValueError):
 
 
 class Interface(NamedTuple):
-    """Where packets were recorded: the kind of link (LINKTYPE), a name, and words about it."""
+    """Where packets were recorded: the kind of link (LINKTYPE), a name, words about it, and a comment."""
 
     link_type: int
     name: str = ""
     description: str = ""
+    comment: str = ""
 
 
 class Packet(NamedTuple):
@@ -77,7 +78,7 @@ def section(comment: str = "") -> bytes:
 
 def interface(of: Interface) -> bytes:
     """An interface; they count from zero. Before the packets that it has."""
-    options = _text(_IF_NAME, of.name) + _text(_IF_DESCRIPTION, of.description)
+    options = _text(_COMMENT, of.comment) + _text(_IF_NAME, of.name) + _text(_IF_DESCRIPTION, of.description)
     options += _option(_IF_TSRESOL, bytes((_NANOSECONDS,)))
     return _block(_INTERFACE, struct.pack("<HHI", of.link_type, 0, 0), options)
 
@@ -166,7 +167,7 @@ def _read_pcapng(data: bytes) -> Recording:
         elif kind == _INTERFACE:
             options = body[8:]
             link_type = struct.unpack_from(f"{order}H", body)[0]
-            names = (_first_text(code, options, order) for code in (_IF_NAME, _IF_DESCRIPTION))
+            names = (_first_text(code, options, order) for code in (_IF_NAME, _IF_DESCRIPTION, _COMMENT))
             recording.interfaces.append(Interface(link_type, *names))
             clocks.append(_clock(options, order))
         elif kind == _PACKET:
