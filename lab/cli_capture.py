@@ -133,7 +133,7 @@ def _packets(running: Capture, cast: Cast) -> Iterator[Packet]:
 def _write(packets: Iterator[Packet], running: Capture, lab: str, stream: BinaryIO) -> None:
     from lab.seeing import pcapng  # noqa: PLC0415
 
-    stream.write(pcapng.section(f"lab {lab}") + b"".join(map(pcapng.interface, running.interfaces)))
+    stream.write(pcapng.begin(f"lab {lab}", running.interfaces))
     stream.flush()
     for packet in packets:
         stream.write(pcapng.packet(packet))

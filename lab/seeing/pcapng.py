@@ -7,7 +7,7 @@ the library that does so (python-pcapng) does not read pcap. The format: draft-i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -16,13 +16,12 @@ RAW: Final = 101
 LINUX_SLL: Final = 113
 LINUX_SLL2: Final = 276
 
-_SECTION, _INTERFACE, _SIMPLE, _STATISTICS, _PACKET = 0x0A0D0D0A, 1, 3, 5, 6
+_SECTION, _INTERFACE, _SIMPLE, _PACKET = 0x0A0D0D0A, 1, 3, 6
 _BYTE_ORDER: Final = 0x1A2B3C4D
 _END, _COMMENT = 0, 1
 _IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL, _IF_TSOFFSET = 2, 3, 9, 14
 _EPB_FLAGS: Final = 2
 _USER_APPLICATION: Final = 4
-_IFDROP: Final = 5
 _NANOSECONDS: Final = 9
 _UNLIMITED: Final = (1 << 64) - 1
 
@@ -93,10 +92,14 @@ def packet(of: Packet) -> bytes:
     return _block(_PACKET, head + _padded(of.frame), options)
 
 
-def lost(number: int, at: int, packets: int) -> bytes:
-    """A statement that so many packets of an interface were too many to be recorded."""
-    head = struct.pack("<III", number, at >> 32, at & 0xFFFFFFFF)
-    return _block(_STATISTICS, head, _option(_IFDROP, struct.pack("<Q", packets)))
+def begin(comment: str, interfaces: Iterable[Interface]) -> bytes:
+    """What a file begins with, up to its first packet."""
+    return section(comment) + b"".join(map(interface, interfaces))
+
+
+def document(comment: str, interfaces: Iterable[Interface], packets: Iterable[Packet]) -> bytes:
+    """A whole file."""
+    return begin(comment, interfaces) + b"".join(map(packet, packets))
 
 
 def _padded(data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,8 @@ class RunningLab:
                     texts[f"{node['name']}.log"] = self.lab.log_text(node["name"])
         for name, text in texts.items():
             (self.directory / f"{self.name}-{name}").write_text(text)
+        for recording in self.lab.directory.glob("*.pcapng"):
+            shutil.copy(recording, self.directory / f"{self.name}-{recording.name}")
         return sorted(self.directory.glob(f"{self.name}-*"))
 
 
