@@ -25,6 +25,7 @@ from lab.cli_interop import interop
 from lab.cli_link import link
 from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
+from lab.cli_story import story
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.datapath.choice import VARIABLE, DataPath
@@ -48,6 +49,7 @@ app.command()(matrix)
 app.command()(conformance)
 app.command("capture")(capture_command)
 app.command()(decode)
+app.command()(story)
 app.command()(doctor)
 app.command()(interop)
 

@@ -5,7 +5,6 @@ A link is named by the node below, as in `teredo-lab link`: `alice` is the one b
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -108,14 +107,19 @@ class Cast:
         return Interface(link_type, tap.name, f"link of {tap.node}, {actor.words}, to {actor.upstream}", told)
 
 
-def heard(interfaces: Iterable[Interface]) -> Cast:
-    """The cast of a recording's links, as `Cast.interface` has told it; what else is recorded does not count."""
+def heard(interfaces: Iterable[Interface]) -> tuple[Cast, tuple[Tap, ...]]:
+    """The cast of a recording's links, as `Cast.interface` has told it, and its taps, one for each interface."""
     actors: dict[str, Actor] = {}
+    taps: list[Tap] = []
     for each in interfaces:
-        with contextlib.suppress(ValidationError):
+        try:
             actor = _ACTOR.validate_json(each.comment or "null")
-            actors[actor.name] = actor
-    return Cast(actors)
+        except ValidationError:
+            taps.append(Tap(each.name, each.name, TUNNEL))  # a tunnel's end, or of no lab
+            continue
+        actors[actor.name] = actor
+        taps.append(Tap(actor.name, actor.name, actor.interface))
+    return Cast(actors), tuple(taps)
 
 
 def cast(plan: Plan, status: Mapping[str, Any], links: Mapping[str, Mapping[str, Any]]) -> Cast:

@@ -13,6 +13,7 @@ from lab.seeing.cast import Actor, Cast
 from lab.seeing.frames import Datagram
 from lab.story import parts
 from lab.teredo.address import DISCOVERY_ADDRESS, Endpoint, is_global_unicast, packed, parse
+from lab.topology.rules import INTERNET
 
 PATIENCE: Final = 250_000_000
 """Nanoseconds without another sighting after which a packet counts as gone, where links do not delay."""
@@ -152,6 +153,8 @@ class Follower:
         last = journey.last
         nat = self._cast.actors.get(self._at(last))
         content = last.content
+        if self._at(last) == INTERNET and isinstance(content, Datagram) and not is_global_unicast(content.to.host):
+            return Drop(INTERNET, f"no route: {content.to.host} is a private address")
         if nat is None or nat.nat is None or not isinstance(content, Datagram) or not self._judges(nat):
             return None
         if parts(content.data) > 1 or len(content.data) > _LARGEST:
@@ -179,8 +182,6 @@ class Follower:
             return "it lets no UDP through"
         if to.host in nat.external:
             return "no hairpinning: it does not turn packets round that are for its own external address"
-        if not is_global_unicast(to.host):
-            return f"no route: {to.host} is a private address"
         return ""
 
     def _why_not_in(self, nat: Actor, source: Endpoint, to: Endpoint) -> str:
