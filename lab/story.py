@@ -67,7 +67,7 @@ def is_notable(data: bytes) -> bool:
 def describe_ipv6(ipv6: bytes) -> str:
     """What an IPv6 packet is that is not tunnelled."""
     packet = Packet(ipv6)
-    return f"{_ICMP.get(packet.icmp_type or 0, 'data')} (IPv6, not tunnelled)"
+    return f"{_ICMP.get(packet.icmp_type or 0, 'data')} (plain IPv6)"
 
 
 def parts(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -19,8 +20,9 @@ from lab.teredo.packet import ECHO_REPLY, ECHO_REQUEST, HEADER, MalformedError, 
 from lab.teredo.packet import Packet as Teredo
 from lab.topology.rules import INTERNET
 
-
 _TEST: Final = " (connectivity test)"
+_REASONS: Final = 3
+"""Reasons for drops that the end of a story repeats: those that came up most."""
 
 
 class Lifeline(NamedTuple):
@@ -229,7 +231,8 @@ class _Teller:
         said = f" ({reason})" if reason else ""
         text = f"{caller} gives {callee} up{said}: no answer to {len(calls)} packets, in attempts of 2 s, four in all"
         text += " (RFC 4380 section 5.2.4)"
-        ways = {f"{drop.node} drops {sum(each == drop for each in drops)}: {drop.reason}": None for drop in drops}
+        counted = Counter(drop for drop in drops if drop.node != INTERNET).most_common(_REASONS)
+        ways = [f"{drop.node} drops {count}: {drop.reason}" for drop, count in counted]
         return "; ".join([text, *ways])
 
 

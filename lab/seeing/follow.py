@@ -190,7 +190,11 @@ class Follower:
         if not nat.nat.udp:
             return "it lets no UDP through"
         if opening is None and to not in self._own:
-            return f"no mapping: nobody inside has port {to.port}"
+            if nat.upstream == INTERNET:
+                return f"no mapping: nobody inside has port {to.port}"
+            # Which ports a NAT behind another one has given away earlier, no address tells.
+            either = f"no mapping, or filtering {nat.nat.filtering}"
+            return f"{either}: nobody inside has sent to {source.host} from port {to.port} before"
         remotes = opening.remotes if opening is not None else {}
         if nat.nat.symmetric and remotes and source not in remotes:
             return f"its mapping {to} is for {_some(remotes)} alone ({nat.nat.mapping}, {nat.nat.filtering})"

@@ -11,7 +11,7 @@ from lab.seeing.conversation import Step, Story
 from lab.seeing.diagram import notes
 
 _COLUMN, _MARGIN, _HEAD = 190, 90, 96
-_NOTES, _NOTE_CHARACTERS = 640, 76
+_NOTES, _NOTE_CHARACTERS = 680, 68
 _LINE, _GAP = 22, 26
 
 _STYLE: Final = """
@@ -20,7 +20,8 @@ text.title { font-size: 24px; font-weight: 600 } text.head { font-size: 18px; fo
 text.words { text-anchor: middle } text.words, text.why, text.time { fill: #5b6675 } text.time { text-anchor: end }
 text.name, text.drop { font-weight: 600 } text.rewrite { fill: #00629b } text.drop { fill: #c62828 }
 .life { stroke: #b9c1cc; stroke-width: 2 } .way { stroke: #1c2430; stroke-width: 3; fill: none }
-.stop, .tip { fill: #1c2430 } .stop.nat { fill: #00629b } .way.lost, .cross { stroke: #c62828 } .cross { stroke-width: 4 }
+.stop, .tip { fill: #1c2430 } .stop.nat { fill: #00629b }
+.way.lost, .cross { stroke: #c62828 } .cross { stroke-width: 4 }
 @media (prefers-color-scheme: dark) {
 text, .stop, .tip { fill: #e4e9f0 } .paper { fill: #14181f } .life { stroke: #4a5566 } .way { stroke: #e4e9f0 }
 text.words, text.why, text.time { fill: #a3aebd } text.rewrite, .stop.nat { fill: #6cc4ff } text.drop { fill: #ff8a80 }

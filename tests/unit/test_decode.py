@@ -163,7 +163,7 @@ def test_a_recording_is_listed_and_one_of_its_packets_explained(tmp_path: Path) 
     answer = told(str(path))
     assert [(each["ms"], each["interface"], each["what"]) for each in answer["packets"]] == [
         (0.0, "alice", "indirect bubble"),
-        (1.234567, "alice", "echo request (IPv6, not tunnelled)"),
+        (1.234567, "alice", "echo request (plain IPv6)"),
         (2.469134, "alice", "ARP"),
     ]
     (one,) = told(str(path), "--packet", "1")["packets"]

@@ -28,7 +28,10 @@ PLANNING = {
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
     "check": ("expectation.py",),
     "datapath": ("choice.py",),
-    "seeing": ("cast.py", "fields.py", "follow.py", "frames.py", "lines.py", "notes.py", "pcapng.py"),
+    "seeing": (
+        *("cast.py", "conversation.py", "diagram.py", "fields.py", "follow.py", "frames.py", "lines.py", "meaning.py"),
+        *("notes.py", "pcapng.py", "svg.py"),
+    ),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
 """The modules that make a plan, those that judge a machine, and those that explain packets: pure functions too."""
