@@ -62,7 +62,7 @@ def capture(
     cast = cast_of(lab)
     taps = cast.taps(_links(cast, link or [], pair), tunnels=tunnel)
     with _written(file) as stream:
-        running = Capture(lab, cast, taps)
+        running = Capture(lab, taps, cast.interface)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: running.end())
         if seconds is not None:

@@ -37,7 +37,7 @@ def conversation(
     """
     cast = cast_of(lab)
     links = dict.fromkeys(link for pair in pairs for link in cast.links_between(*pair))
-    capture = Capture(lab, cast, cast.taps(links))
+    capture = Capture(lab, cast.taps(links), cast.interface)
     results: list[dict[str, Any]] = []
     try:
         for answer in lab.ask("check", pairs=pairs, probes=list(probes)):

@@ -7,7 +7,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from lab.planner import plan
@@ -37,12 +37,20 @@ class Passed(NamedTuple):
 
 
 class Capture:
-    """Of some taps, from the moment in which it is made. `interfaces` are those of its packets; raises StateError.
+    """Of some taps, from the moment in which it is made. `interfaces` are those of its packets.
 
-    A thread takes the packets in, so that none gets lost while others are worked on.
+    `named` says how a recording shall have a tap whose link is of that kind; `expression` is a filter of classic BPF. A
+    tap whose interface is not there is left out. A thread takes the packets in, so that none gets lost while others are
+    worked on. Raises StateError.
     """
 
-    def __init__(self, lab: Lab, of: Cast, taps: Sequence[Tap], expression: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        taps: Sequence[Tap],
+        named: Callable[[Tap, int], pcapng.Interface],
+        expression: Sequence[Sequence[int]] = (),
+    ) -> None:
         self._lab = lab
         self._which = os.urandom(8).hex()
         self._news: queue.SimpleQueue[Passed | BaseException | None] = queue.SimpleQueue()
@@ -52,7 +60,7 @@ class Capture:
         there = [(tap, kind) for tap, kind in zip(taps, began["links"], strict=True) if kind is not None]
         numbers = {taps.index(tap): number for number, (tap, _) in enumerate(there)}
         self.taps = tuple(tap for tap, _ in there)
-        self.interfaces = tuple(of.interface(tap, kind) for tap, kind in there)
+        self.interfaces = tuple(named(tap, kind) for tap, kind in there)
         threading.Thread(target=self._take_in, args=(answers, numbers), daemon=True).start()
 
     def _take_in(self, answers: Iterator[dict[str, Any]], numbers: dict[int, int]) -> None:

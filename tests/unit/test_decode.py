@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,29 @@ def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:
     assert found.comment == "of a test"
     assert found.interfaces == [pcapng.Interface(pcapng.ETHERNET, "alice", "her link")]
     assert found.packets[1] == pcapng.Packet(0, 10**18 + 1_234_567, b"678", True, "said")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("magic", "fraction"), [(0xA1B2C3D4, 1000), (0xA1B23C4D, 1)])
+def test_the_older_format_is_read_in_any_byte_order(order: str, magic: int, fraction: int) -> None:
+    head = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, pcapng.RAW)
+    data = head + struct.pack(f"{order}IIII", 7, 5, 3, 3) + b"abc"
+    assert pcapng.read(data) == pcapng.Recording(
+        [pcapng.Interface(pcapng.RAW)], [pcapng.Packet(0, 7 * 10**9 + 5 * fraction, b"abc")]
+    )
+    with pytest.raises(pcapng.RecordingError, match="cut short"):
+        pcapng.read(data[:-1])
+
+
+def test_pcapng_of_others_is_read_in_their_byte_order_and_units() -> None:
+    def block(kind: int, body: bytes) -> bytes:
+        return struct.pack(">II", kind, len(body) + 12) + body + struct.pack(">I", len(body) + 12)
+
+    data = block(0x0A0D0D0A, struct.pack(">IHHq", 0x1A2B3C4D, 1, 0, -1))
+    data += block(1, struct.pack(">HHI", pcapng.ETHERNET, 0, 0) + struct.pack(">HHB3x", 9, 1, 0x8A))  # 2**-10 s
+    data += block(0xBAD, b"    ")  # of a kind that nobody knows
+    data += block(6, struct.pack(">IIIII", 0, 0, 1536, 4, 4) + b"abcd")
+    assert pcapng.read(data).packets == [pcapng.Packet(0, 1_500_000_000, b"abcd")]
 
 
 @pytest.mark.parametrize(
