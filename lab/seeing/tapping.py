@@ -64,12 +64,18 @@ class _Tap:
 
     def waiting(self, number: int) -> Iterator[_Seen]:
         """What has come, oldest first."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
+        while True:
+            try:
                 size, ancillary, _, address = self.socket.recvmsg_into([self._buffer], 64)
-                seconds, nanoseconds = struct.unpack("@ll", ancillary[0][2])
-                frame = bytes(self._buffer[:size])
-                yield _Seen(seconds * 10**9 + nanoseconds, number, address[2] == _PACKET_OUTGOING, frame)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:  # said once when it goes down; it may come up again
+                    raise
+                continue
+            seconds, nanoseconds = struct.unpack("@ll", ancillary[0][2])
+            frame = bytes(self._buffer[:size])
+            yield _Seen(seconds * 10**9 + nanoseconds, number, address[2] == _PACKET_OUTGOING, frame)
 
     def lost(self) -> int:
         """How many packets found no room since the last call."""

@@ -83,6 +83,18 @@ def test_only_the_links_that_are_asked_for_and_what_enters_the_tunnel(small: Run
     assert inside[0].frame[0] >> 4 == 6
 
 
+def test_an_interface_that_goes_down_and_up_is_captured_all_the_same(start: Start, tmp_path: Path) -> None:
+    lab = start(SMALL)
+    file = tmp_path / "up.pcapng"
+    lab.exec("web", "ip", "link", "set", "wan", "down")
+    process = captured(lab, file, "--link", "web")
+    for way in ("up", "down", "up"):
+        lab.exec("web", "ip", "link", "set", "wan", way)
+    lab.exec("web", "ping", "-6", "-c", "1", "-W", "1", "ff02::1%wan", check=False)
+    end(process)
+    assert Capture(file).fields("icmpv6.type == 128", "ipv6.dst") == [("ff02::1",)]
+
+
 def test_it_streams_while_it_goes_on(small: RunningLab) -> None:
     command = (*COMMAND, "capture", "--name", small.name, "--link", "internet", "-w", "-")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
