@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop mutants packages images clean for-labs for-checks for-tests for-netns for-docker with-docker
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop scale mutants bpf packages images clean for-labs for-checks for-tests for-netns for-docker with-docker
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -41,7 +41,7 @@ format: for-checks ## Format the code, and mend what ruff can mend.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: for-labs with-docker ## Measure how fast labs come up. ARGS goes to the benchmark: ARGS='--only containers'.
+bench: for-labs with-docker ## Measure how fast labs come up, and servers are. ARGS goes to the benchmark: ARGS='--only containers'.
 	@$(BIN)/python -m lab.bench $(ARGS)
 
 conformance: for-tests ## Run all tests, look at our programs and Miredo from outside, and write docs/conformance.md.
@@ -54,9 +54,15 @@ conformance: for-tests ## Run all tests, look at our programs and Miredo from ou
 interop: for-labs with-docker ## Run ours and Miredo's with each other, with both backends, and write docs/interop.md.
 	@$(BIN)/teredo-lab interop --backend netns --backend docker --markdown docs/interop.md $(ARGS)
 
+scale: for-tests ## Simulate a million clients, and some hundred as state machines; renew docs/scale.md and its curves.
+	@$(BIN)/teredo-lab scale --machines 500 --plot docs --markdown docs/scale.md $(ARGS)
+
 mutants: for-tests ## Break the rules of lab/teredo one by one, and see whether a test notices (mutmut; half an hour).
 	@$(BIN)/pip install --quiet 'mutmut>=3.8'
 	@$(BIN)/mutmut run --max-children 2 && $(BIN)/mutmut results
+
+bpf: for-tests ## Compile the kernel data path (lab/datapath/teredo.bpf.c), which is in the package as an object.
+	@tools/bpf.sh
 
 packages: ## Install the system packages only, as root; never starts a daemon of theirs.
 	@tools/setup.sh packages

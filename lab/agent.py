@@ -64,9 +64,6 @@ def prepare(directory: Path) -> None:
 class _Programs(Forked):
     """The programs of this container's one node; they write where the agent writes."""
 
-    def __init__(self, lab: Lab, reports: Nodes) -> None:
-        super().__init__(lab, reports, lambda _: None, None)
-
     async def connect(self, progress: Callable[[int, int], None]) -> None:
         progress(1, 1)
 

@@ -25,6 +25,7 @@ from lab.cli_interop import interop
 from lab.cli_link import link
 from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
+from lab.cli_scale import scale
 from lab.cli_story import story
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
@@ -52,6 +53,7 @@ app.command()(decode)
 app.command()(story)
 app.command()(doctor)
 app.command()(interop)
+app.command()(scale)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
 Capture = Annotated[

@@ -17,18 +17,19 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.datapath.choice import VARIABLE, DataPath
+from lab.logs import log_event
 from lab.logs import set_up as set_up_logs
-from lab.programs.teredo import log_event
 from lab.state import root
 from lab.teredo.address import host_bytes, host_text
 from lab.teredo.client import ClientConfig
-from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import ALL, Extension
 from lab.teredo.interval import REFRESH_INTERVAL
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Notify, Place, ask, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Notify, Place, ask, stop_on_signals
 from lab.teredo.server import ServerConfig
+from lab.teredo.server_runner import run_server
 from lab.teredo.tun import TunError
+from lab.teredo.tunnel import MAX_PEERS
 
 app = typer.Typer(
     help="Run a Teredo client, server or relay by itself, or look at one that runs.",
@@ -124,6 +125,8 @@ def client(
 
     Example: `teredo-lab teredo client 192.0.2.2`
     """
+    from lab.teredo.client_runner import run_client  # noqa: PLC0415 - numpy is for those that carry data
+
     primary = _resolve(server)
     try:
         secret = None if secret_file is None else secret_file.read_bytes().strip()
@@ -188,6 +191,9 @@ def relay(
     ] = None,
     host_specific: Annotated[bool, typer.Option("--host-specific", help="Relay for this host alone.")] = False,
     behind_nat: Annotated[bool, typer.Option("--behind-nat", help="Send direct bubbles as well.")] = False,
+    max_peers: Annotated[
+        int, typer.Option(min=1, help="Clients that the relay remembers; those beyond push each other out.")
+    ] = MAX_PEERS,
     datapath: Carrying = DataPath.AUTO,
     tun: Tun = "teredo",
     control: Control = None,
@@ -199,8 +205,16 @@ def relay(
 
     Example: `teredo-lab teredo relay 2001:db8::1 --host-specific`
     """
+    from lab.teredo.tunnel_runner import run_relay  # noqa: PLC0415 - numpy is for those that carry data
+
     try:
-        config = RelayConfig(address, tuple(serves or ()), host_specific=host_specific, direct_bubbles=behind_nat)
+        config = RelayConfig(
+            address,
+            tuple(serves or ()),
+            host_specific=host_specific,
+            direct_bubbles=behind_nat,
+            max_peers=max_peers,
+        )
     except ValueError as error:
         _fail(2, str(error))
         return
@@ -245,6 +259,9 @@ _LABELS = {
     "external_mapping": "External NAT mapping",
     "interface": "Interface",
     "mtu": "MTU",
+    "datapath": "Data path",
+    "datapath_reason": "Data path because",
+    "kernel_carried": "Packets by kernel",
     "secure": "Secure qualification",
 }
 _SECONDS = {"refresh_interval", "next_refresh"}

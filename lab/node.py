@@ -6,32 +6,23 @@ container: there is no second copy of this logic. It expects the node's interfac
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
+import os
 import re
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
 
-from pyroute2 import IPRoute
-from pyroute2.conntrack import Conntrack
-from pyroute2.netlink.exceptions import NetlinkError
-
-from lab.plan import Firewall, Interface, Neighbour, NodePlan, Route
+from lab import rtnetlink
+from lab.plan import Firewall, Interface, NodePlan, Route
+from lab.rtnetlink import Request, Rtnetlink
 
 _OPTIONAL = "net.bridge."
 """These are there only where the bridge netfilter module is, and without it nothing has to be switched off. A container
 cannot switch it off; it costs time, and no rule of ours is for packets that a bridge passes on."""
 
-_SCOPE_LINK = 253
-NUD_PERMANENT: Final = 0x80
 
-NO_LINK_LOCAL: Final[dict[str, Any]] = {
-    "IFLA_AF_SPEC": {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
-}
-"""What keeps an interface that is not up yet from having IPv6 addresses of its own; no sysctl, since containers may
-not write these."""
+_LOOPBACK = 1
 
 
 class NodeError(Exception):
@@ -40,71 +31,71 @@ class NodeError(Exception):
 
 def apply_sysctls(node: str, sysctls: Mapping[str, str]) -> None:
     """Write sysctls of a node. Raises NodeError."""
-    for key, value in sysctls.items():
-        path = Path("/proc/sys") / key.replace(".", "/")
-        try:
-            if path.read_text().strip() != value:  # in a container, they are set already, and cannot be written
-                path.write_text(value)
-        except OSError as error:
-            if key.startswith(_OPTIONAL):
-                continue
-            raise NodeError(f"{node}: cannot set {key} to {value}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        # A path from the root is looked for among those of all namespaces; one from here is not.
+        directories: dict[str, int] = {}
+        for key, value in sysctls.items():
+            *parents, name = key.split(".", 2)
+            directory = "/".join(("/proc/sys", *parents))
+            try:
+                if directory not in directories:
+                    directories[directory] = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                    stack.callback(os.close, directories[directory])
+                _set(directories[directory], name.replace(".", "/"), value)
+            except OSError as error:
+                if key.startswith(_OPTIONAL):
+                    continue
+                raise NodeError(f"{node}: cannot set {key} to {value}: {error.strerror}") from error
+
+
+def _set(directory: int, name: str, value: str) -> None:
+    """Write a sysctl that is not so yet: in a container, they are set already, and cannot be written."""
+    file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        there = os.read(file, 64).strip().decode()
+    finally:
+        os.close(file)
+    if there == value:
+        return
+    file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(file, value.encode())
+    finally:
+        os.close(file)
 
 
 def configure(node: NodePlan) -> None:
-    """Addresses, routes and rules of a node whose sysctls are set. Raises NodeError."""
+    """Addresses, neighbours, routes and rules of a node whose sysctls are set. Raises NodeError."""
     try:
-        with IPRoute() as ip:
-            ip.link("set", index=1, state="up")
-            indexes = {"lo": 1}
-            for interface in node.interfaces:
-                indexes[interface.name] = _interface(ip, interface)
-            for neighbour in node.neighbours:
-                _neighbour(ip, "add", neighbour, indexes)
-            for route in node.routes:
-                _route(ip, "add", route, indexes)
-            for rule in node.rules:
-                ip.rule("add", family=socket.AF_INET6, src=rule.source, table=rule.table)
-    except (NetlinkError, OSError) as error:
-        raise NodeError(f"{node.name}: the kernel refused its links or routes: {error}") from error
+        with Rtnetlink() as kernel:
+            kernel.do(*_configuration(node, {each.name: socket.if_nametoindex(each.name) for each in node.interfaces}))
+    except OSError as error:
+        raise NodeError(f"{node.name}: the kernel refused its links or routes: {error.strerror}") from error
 
 
-def _interface(ip: IPRoute, interface: Interface) -> int:
-    index = socket.if_nametoindex(interface.name)
+def _configuration(node: NodePlan, indexes: Mapping[str, int]) -> Iterator[Request]:
+    yield rtnetlink.set_up(_LOOPBACK)
+    for interface in node.interfaces:
+        yield from _interface(indexes[interface.name], interface)
+    for each in node.neighbours:
+        yield rtnetlink.neighbour(indexes[each.interface], each.address, each.mac)
+    for route in node.routes:
+        yield _route(route, indexes)
+    for rule in node.rules:
+        yield rtnetlink.source_rule(rule.source, rule.table)
+
+
+def _interface(index: int, interface: Interface) -> Iterator[Request]:
     if not interface.ipv6:
-        ip.link("set", index=index, **NO_LINK_LOCAL)
+        yield rtnetlink.no_link_local(index)
     for address in interface.addresses:
-        _address(ip, "add", index, address)
-    own = {"address": interface.mac} if interface.mac else {}
-    ip.link("set", index=index, mtu=interface.mtu, state="up", **own)
-    return index
+        yield rtnetlink.address(index, address)
+    yield rtnetlink.set_up(index, mtu=interface.mtu, mac=interface.mac)
 
 
-def _neighbour(ip: IPRoute, change: str, neighbour: Neighbour, indexes: dict[str, int]) -> None:
-    index = indexes[neighbour.interface]
-    ip.neigh(change, dst=neighbour.address, lladdr=neighbour.mac, ifindex=index, state=NUD_PERMANENT)
-
-
-def _address(ip: IPRoute, change: str, index: int, address: str) -> None:
-    parsed = ipaddress.ip_interface(address)
-    ip.addr(change, index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen)
-
-
-def _route(ip: IPRoute, change: str, route: Route, indexes: dict[str, int]) -> None:
-    network = ipaddress.ip_network(route.destination)
-    options: dict[str, Any] = {
-        "dst": route.destination,
-        "family": socket.AF_INET if network.version == 4 else socket.AF_INET6,
-        "table": route.table,
-        "type": route.kind,
-    }
-    if route.interface is not None:
-        options["oif"] = indexes[route.interface]
-    if route.via is not None:
-        options["gateway"] = route.via
-    elif route.kind == "unicast" and network.version == 4:
-        options["scope"] = _SCOPE_LINK
-    ip.route(change, **options)
+def _route(route: Route, indexes: Mapping[str, int], *, present: bool = True) -> Request:
+    index = None if route.interface is None else indexes[route.interface]
+    return rtnetlink.route(route.destination, index, via=route.via, kind=route.kind, table=route.table, present=present)
 
 
 def apply_firewall(node: str, firewall: Firewall) -> None:
@@ -124,6 +115,8 @@ def remove_firewall(node: str, firewall: Firewall) -> None:
     )
     _load(node, nothing)
     _load(node, Firewall(engine=firewall.engine, ipset="".join(f"destroy {name}\n" for name in sets)))
+    from pyroute2.conntrack import Conntrack  # noqa: PLC0415 - slow to import, and few nodes need it
+
     with Conntrack() as flows:
         flows.flush()
 
@@ -131,28 +124,35 @@ def remove_firewall(node: str, firewall: Firewall) -> None:
 def reconfigure(old: NodePlan, new: NodePlan) -> None:
     """Change a running node's addresses and routes to what a new plan says. Its interfaces stay. Raises NodeError."""
     try:
-        with IPRoute() as ip:
-            indexes = {interface.name: socket.if_nametoindex(interface.name) for interface in new.interfaces}
-            before = {interface.name: interface.addresses for interface in old.interfaces}
-            for route in set(old.routes) - set(new.routes):
-                _route(ip, "del", route, indexes)
-            for interface in new.interfaces:
-                had = before[interface.name]
-                changes = [("add", address) for address in interface.addresses if address not in had]
-                changes += [("del", address) for address in had if address not in interface.addresses]
-                for change, address in changes:
-                    _address(ip, change, indexes[interface.name], address)
-            for change, neighbours in (
-                ("del", set(old.neighbours) - set(new.neighbours)),
-                ("replace", set(new.neighbours) - set(old.neighbours)),
-            ):
-                for neighbour in neighbours:
-                    _neighbour(ip, change, neighbour, indexes)
-            for route in new.routes:  # also those that went with an address
-                if route not in old.routes or route.via is not None:
-                    _route(ip, "replace", route, indexes)
-    except (NetlinkError, OSError) as error:
-        raise NodeError(f"{new.name}: the kernel refused a change of its addresses or routes: {error}") from error
+        with Rtnetlink() as kernel:
+            kernel.do(*_changes(old, new, {each.name: socket.if_nametoindex(each.name) for each in new.interfaces}))
+    except OSError as error:
+        raise NodeError(
+            f"{new.name}: the kernel refused a change of its addresses or routes: {error.strerror}"
+        ) from error
+
+
+def _changes(old: NodePlan, new: NodePlan, indexes: Mapping[str, int]) -> Iterator[Request]:
+    before = {interface.name: interface.addresses for interface in old.interfaces}
+    for route in set(old.routes) - set(new.routes):
+        yield _route(route, indexes, present=False)
+    for interface in new.interfaces:
+        index, had = indexes[interface.name], before[interface.name]
+        for address in interface.addresses:
+            if address not in had:
+                yield rtnetlink.address(index, address)
+        for address in had:
+            if address not in interface.addresses:
+                yield rtnetlink.address(index, address, present=False)
+    for known, present in (
+        (set(old.neighbours) - set(new.neighbours), False),
+        (set(new.neighbours) - set(old.neighbours), True),
+    ):
+        for each in known:
+            yield rtnetlink.neighbour(indexes[each.interface], each.address, each.mac, present=present)
+    for route in new.routes:  # also those that went with an address
+        if route not in old.routes or route.via is not None:
+            yield _route(route, indexes)
 
 
 def _load(name: str, firewall: Firewall) -> None:

@@ -3,7 +3,7 @@
 #
 #   tools/setup.sh run        what a lab needs: system packages, and .venv with the run-time dependencies
 #   tools/setup.sh check      what `make check` needs: .venv with the development tools, no system packages
-#   tools/setup.sh test       what the tests need: both of the above, tshark and tcpdump, coturn and a UPnP client
+#   tools/setup.sh test       what the tests need: both of the above, tshark and tcpdump, coturn, a UPnP client and clang
 #   tools/setup.sh packages   only the system packages of `test`
 #
 # Exit code 3: the machine lacks something that cannot be installed from here; the message says what to do.
@@ -21,7 +21,7 @@ readonly TOLD=.venv/.without-optional
 # What is needed, as command:package. lab/doctor/commands.py has the same list, and what each is for.
 readonly LAB=(iptables-restore:iptables nft:nftables ipset:ipset conntrack:conntrack ip:iproute2 tc:iproute2 ping:iputils-ping
     sysctl:procps ethtool:ethtool)
-readonly TESTS=(tshark:tshark tcpdump:tcpdump turnserver:coturn upnpc:miniupnpc)
+readonly TESTS=(tshark:tshark tcpdump:tcpdump turnserver:coturn upnpc:miniupnpc clang-14:clang-14)
 # Optional: what they are for is left out where they are missing.
 readonly OPTIONAL=(miredo:miredo miredo-server:miredo-server miniupnpd:miniupnpd-nftables)
 

@@ -143,6 +143,9 @@ class AgentPrograms:
         """Start a node's programs; those that run already go on: another controller may have started them."""
         self._start(node, anew=False)
 
+    async def started(self) -> None:
+        """Whoever starts them tells."""
+
     def replace(self, node: NodePlan) -> None:
         self._start(node, anew=True)
 

@@ -17,10 +17,10 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lab.backends import linux
+from lab.backends import linux, processes
 from lab.backends.namespaces import NamespacePlaces, NamespacePrograms
 from lab.backends.nodes import Nodes
-from lab.backends.supervisor import Supervisor, Tell, failed, progress
+from lab.backends.supervisor import Supervisor, Tell, failed, paced, progress
 from lab.backends.wiring import load_firewalls, wire
 from lab.node import NodeError
 from lab.plan import Plan
@@ -42,7 +42,7 @@ def run(
         os.setsid()
         linux.isolate(user)
         if os.fork() == 0:
-            _supervise(plan, topology, lab, tell, measure=measure)
+            _supervise(plan, topology, lab, paced(tell), measure=measure)
         status = 0
     except (NodeError, TimeoutError) as error:
         tell(failed(str(error), lab))
@@ -68,7 +68,7 @@ def _supervise(plan: Plan, topology: dict[str, Any], lab: Lab, tell: Tell, *, me
         nodes = Nodes(plan)
         namespaces = linux.NetworkNamespaces()
         nodes.places = NamespacePlaces(namespaces)
-        nodes.programs = programs = NamespacePrograms(lab, nodes, namespaces)
+        nodes.programs = NamespacePrograms(lab, nodes, namespaces, plan.nodes)
 
         def show(what: str, done: int, total: int) -> None:
             tell(progress(what, done, total))
@@ -82,7 +82,7 @@ def _supervise(plan: Plan, topology: dict[str, Any], lab: Lab, tell: Tell, *, me
         supervisor = Supervisor(plan, topology, lab, nodes, {"backend": "netns", "supervisor": int(pid)})
 
         async def serve() -> None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, programs.reap)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, processes.ended)
             await supervisor.serve(tell, measure=measure)
 
         asyncio.run(serve())

@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import struct
 import time
@@ -30,6 +31,7 @@ _SIOCETHTOOL = 0x8946
 _ETHTOOL_GLINK = 0x0A
 _IFF_RUNNING = 0x40
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 
@@ -118,6 +120,11 @@ def use_system_tools() -> None:
 def set_process_name(name: str) -> None:
     """The name that ps shows, cut to 15 bytes."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Have this process get SIGTERM when the one ends that forked it."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def attach_filter(packets: socket.socket, instructions: Iterable[Sequence[int]]) -> None:

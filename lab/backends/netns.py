@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -21,6 +22,10 @@ from lab.link import NETEM
 from lab.logs import set_up as set_up_logs
 from lab.plan import Plan
 from lab.state import Lab, MachineError, StateError, node_facts
+
+_FILES = 200
+_FILES_EACH = 5
+"""Open files of a lab's busiest processes: for each node its namespace, and in checks the sockets of both ends."""
 
 _NO_TC = "the command tc is missing: install the package iproute2"
 
@@ -56,8 +61,36 @@ def preflight(plan: Plan) -> None:
     ]
     if slow and shutil.which("tc") is not None and not has_netem():
         missing.append(f"links of {', '.join(slow)}: they need netem, and {_NO_NETEM}")
+    missing += too_small(len(plan.nodes), resource.getrlimit(resource.RLIMIT_NOFILE)[1], _most_namespaces())
     if missing:
         raise MachineError("\n".join([*missing, DOCTOR]))
+
+
+def too_small(nodes: int, files: int, namespaces: int) -> list[str]:
+    """Which limits of the machine a lab of so many nodes would run into: open files of a process, and namespaces.
+
+    Negative: there is no limit.
+    """
+    problems = []
+    needed = _FILES + _FILES_EACH * nodes
+    if 0 <= files < needed:
+        problems.append(
+            f"a process may open {files:,} files here, and a lab of {nodes:,} nodes needs {needed:,}: raise the"
+            f" hard limit (ulimit -Hn {needed}, as root, or LimitNOFILE), or make the lab smaller"
+        )
+    if 0 <= namespaces < nodes:
+        problems.append(
+            f"there may be {namespaces:,} network namespaces here, and a lab of {nodes:,} nodes has as many:"
+            f" sysctl user.max_net_namespaces={nodes * 2}, or make the lab smaller"
+        )
+    return problems
+
+
+def _most_namespaces() -> int:
+    try:
+        return int(Path("/proc/sys/user/max_net_namespaces").read_text())
+    except OSError:
+        return -1
 
 
 def why_no_netem() -> str | None:

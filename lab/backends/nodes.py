@@ -61,6 +61,8 @@ class Nodes:
         self.one_survey = asyncio.Lock()
         self._began = time.monotonic()
         self.timings: dict[str, float] = {}
+        self.unsettled = set(self.by_name)
+        self._names: dict[str, str] = {}
 
     @property
     def uptime(self) -> float:
@@ -79,7 +81,8 @@ class Nodes:
                 node.reports[_NAT] = ("measuring", None)
             elif not node.plan.programs:
                 node.reports[_KERNEL] = ("running", None)
-        self.programs.names(self._hosts())
+            self._look(node)
+        self._tell_names()
 
     def replace(self, plan: NodePlan) -> None:
         """Go on with another plan of a node; its programs start anew."""
@@ -88,14 +91,18 @@ class Nodes:
         node.addresses = addresses_of(plan, 6) + addresses_of(plan, 4)
         kept = {kind: report for kind, report in node.reports.items() if kind in (_NAT, _KERNEL)}
         node.reports = kept | {program.kind: ("starting", None) for program in plan.programs}
+        self._look(node)
+        self._tell_names()
         self.programs.replace(plan)
 
     def report(self, node: str, kind: str, state: str, reason: str | None) -> None:
         """A program of a node has a state, and why."""
-        self.by_name[node].reports[kind] = (state, reason)
+        its = self.by_name[node]
+        its.reports[kind] = (state, reason)
         _log.info("%s: %s%s", node, state, f" ({reason})" if reason else "")
-        self.programs.names(self._hosts())
-        if all(other.settled for other in self.by_name.values()):
+        if self._look(its):
+            self._tell_names()
+        if not self.unsettled:
             self.took("settled")
         self._changed.set()
         self._changed = asyncio.Event()
@@ -117,16 +124,27 @@ class Nodes:
     async def settled(self, nodes: Iterable[Node]) -> None:
         """Wait until these nodes are in states in which they stay."""
         waiting = list(nodes)
-        while not all(node.settled for node in waiting):
+        while any(node.plan.name in self.unsettled for node in waiting):
             await self.changed.wait()
 
-    def _hosts(self) -> str:
-        """Names for `exec` and `shell`: each node's Teredo or native address, else its IPv4 address."""
-        text = ["127.0.0.1 localhost", "::1 localhost"]
-        for name, node in self.by_name.items():
-            own = [node.teredo_address] if node.teredo_address else []
-            text += [f"{address} {name}" for address in (own or node.addresses)[:1]]
-        return "\n".join(text) + "\n"
+    def _look(self, node: Node) -> bool:
+        """Keep up with whether a node has settled, and by which address it is known; whether that is another one.
+
+        That is its Teredo or native address, else its IPv4 address.
+        """
+        name = node.plan.name
+        if node.settled:
+            self.unsettled.discard(name)
+        else:
+            self.unsettled.add(name)
+        own = [node.teredo_address] if node.teredo_address else node.addresses
+        line = f"{own[0]} {name}\n" if own else ""
+        before, self._names[name] = self._names.get(name), line
+        return line != before
+
+    def _tell_names(self) -> None:
+        """Names for `exec` and `shell`."""
+        self.programs.names("127.0.0.1 localhost\n::1 localhost\n" + "".join(self._names.values()))
 
     def facts(self) -> list[dict[str, Any]]:
         """The nodes of `status --json`, with what other commands need to enter them."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable
+from typing import NoReturn
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -27,22 +28,31 @@ def fork(main: Callable[[int], None]) -> tuple[int, int]:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = os.fork()
     if pid == 0:
-        status = 1
-        try:
+
+        def child() -> None:
             os.close(reading)
             _leave_loop()
             main(writing)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+
+        be(child)
     _children.add(pid)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.close(writing)
     return pid, reading
+
+
+def be(main: Callable[[], None]) -> NoReturn:
+    """In a freshly forked child: do this, and end."""
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def ended() -> list[tuple[int, int]]:
@@ -50,11 +60,6 @@ def ended() -> list[tuple[int, int]]:
     found = [(pid, status) for pid, status in (os.waitpid(child, os.WNOHANG) for child in _children) if pid]
     _children.difference_update(pid for pid, _ in found)
     return found
-
-
-def lives(pid: int) -> bool:
-    """Whether a forked child is not known to have ended."""
-    return pid in _children
 
 
 def _leave_loop() -> None:

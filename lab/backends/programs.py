@@ -1,4 +1,4 @@
-"""The programs of nodes, run from this process: forked, followed, stopped."""
+"""The programs of nodes: started, followed, stopped."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import contextlib
 import json
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lab import programs
-from lab.backends import linux, processes
-from lab.logs import set_up as set_up_logs
-from lab.plan import NodePlan, Program
+from lab.backends import processes
+from lab.plan import NodePlan
+from lab.programs.process import Order, run
 from lab.state import Lab
 
-_SHUTDOWN_TIMEOUT = 1.0
-
-
-def process_name(kind: str, node: str) -> str:
-    """What ps shows of a node's program: ``client:alice``."""
-    return f"{kind.rsplit('-', maxsplit=1)[-1]}:{node}"
+_SHUTDOWN_TIMEOUT: Final = 1.0
 
 
 class Reports(Protocol):
@@ -42,7 +37,10 @@ class Programs(Protocol):
         """Wait until programs can be started. Raises NodeError."""
 
     def start(self, node: NodePlan) -> None:
-        """Start a node's programs."""
+        """Have a node's programs started."""
+
+    async def started(self) -> None:
+        """Wait until all that were to be started have been."""
 
     def replace(self, node: NodePlan) -> None:
         """Stop a node's programs, and start those of another plan."""
@@ -57,94 +55,125 @@ class Programs(Protocol):
         """Let the programs say good-bye."""
 
 
-class Forked:
-    """Programs that are forked from this process, each in its node."""
+class Local(ABC):
+    """Programs that run on this machine, each known by a number; subclasses say how they are run."""
 
-    def __init__(
-        self, lab: Lab, reports: Reports, enter: Callable[[str], None], log: Callable[[str], Path] | None
-    ) -> None:
-        """`enter` moves a process into a node for good; `log` is where its programs write, or None: where we do."""
+    def __init__(self, lab: Lab, reports: Reports, *, logs: bool) -> None:
+        """`logs`: whether each node's programs write into a log of the node's own."""
         self._lab = lab
         self._reports = reports
-        self._enter = enter
-        self._log = log
+        self._logs = logs
         self._running: dict[int, tuple[str, str]] = {}
-        self._followers: set[asyncio.Task[None]] = set()
+        self._states: dict[int, tuple[str, str | None]] = {}
+        self._leaving: set[int] = set()
+        self._all_gone = asyncio.Event()
+
+    @abstractmethod
+    def _run(self, order: Order) -> int:
+        """Have a program run; returns the number by which it is known."""
+
+    @abstractmethod
+    def _end(self, number: int) -> None:
+        """Have it end."""
 
     def start(self, node: NodePlan) -> None:
         """Start a node's programs, but for those that cannot run on this machine."""
+        directory, control = self._lab.node_directory(node.name), self._lab.control(node.name)
+        log = str(self._lab.log(node.name)) if self._logs else None
         for program in node.programs:
             why = programs.problem(program.kind)
             if why is not None:
                 self._reports.report(node.name, program.kind, "left out", why)
             else:
-                self._spawn(node.name, program)
+                order = Order(node.name, program.kind, program.options, str(directory), str(control), log)
+                self._running[self._run(order)] = node.name, program.kind
 
     def replace(self, node: NodePlan) -> None:
         """Stop a node's programs, and start those of another plan; nobody calls their end a failure."""
-        for pid in [pid for pid, (name, _) in self._running.items() if name == node.name]:
-            del self._running[pid]
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        for number in [number for number, (name, _) in self._running.items() if name == node.name]:
+            del self._running[number]
+            self._end(number)
         self.start(node)
 
-    def _spawn(self, node: str, program: Program) -> None:
-        run = programs.program(program.kind)  # here, so that all that are forked share it
+    def heard(self, number: int, event: dict[str, Any]) -> None:
+        """Take in what a program tells."""
+        if number not in self._running:
+            return  # it has been replaced
+        node, kind = self._running[number]
+        if event["name"] == "state":
+            if "address" in event:
+                self._reports.address(node, event["address"])
+            self._states[number] = event["state"], event["reason"]
+            self._reports.report(node, kind, *self._states[number])
+        elif event["name"] == "mapping changed":
+            self._reports.address(node, event["new"])
+            self._reports.report(node, kind, *self._states.get(number, ("starting", None)))
+
+    def ended(self, number: int, status: int) -> None:
+        """Take note that a program has ended, with this wait status."""
+        self._states.pop(number, None)
+        self._leaving.discard(number)
+        if not self._leaving:
+            self._all_gone.set()
+        if number in self._running:
+            node, kind = self._running.pop(number)
+            code = os.waitstatus_to_exitcode(status)
+            ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+            where = f"; its log is {self._lab.log(node)}" if self._logs else ""
+            self._reports.address(node, None)
+            self._reports.report(node, kind, "failed", f"{kind} ended with {ended}{where}")
+
+    async def shut_down(self) -> None:
+        """Let the programs say good-bye; what does not listen goes with this process."""
+        self._leaving = set(self._running)
+        self._running.clear()
+        if not self._leaving:
+            return
+        self._all_gone.clear()
+        for number in self._leaving:
+            self._end(number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SHUTDOWN_TIMEOUT):
+                await self._all_gone.wait()
+
+
+class Forked(Local):
+    """Programs that are forked from this process, in whose network they are; their numbers are process ids."""
+
+    def __init__(self, lab: Lab, reports: Reports) -> None:
+        super().__init__(lab, reports, logs=False)
+        self._followers: set[asyncio.Task[None]] = set()
+
+    def _run(self, order: Order) -> int:
+        programs.program(order.kind)  # here, so that all that are forked share it
 
         def main(events: int) -> None:
-            if self._log is not None:
-                log = os.open(self._log(node), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                os.dup2(log, 1)
-                os.dup2(log, 2)
-            self._enter(node)
-            linux.set_process_name(process_name(program.kind, node))
-            set_up_logs(node=node)
-
-            def notify(event: str, facts: dict[str, Any]) -> None:
-                os.write(events, json.dumps({"name": event, **facts}).encode() + b"\n")
-
-            context = programs.Context(node, self._lab.node_directory(node), self._lab.control(node), notify)
-            run(program.options, context)
+            run(order, lambda event: _write(events, event))
 
         pid, events = processes.fork(main)
-        self._running[pid] = node, program.kind
-        task = asyncio.get_running_loop().create_task(self._follow(node, program.kind, events))
+        task = asyncio.get_running_loop().create_task(self._follow(pid, events))
         self._followers.add(task)  # a loop holds its tasks only weakly
         task.add_done_callback(self._followers.discard)
+        return pid
 
-    async def _follow(self, node: str, kind: str, events: int) -> None:
+    def _end(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGTERM)
+
+    async def _follow(self, pid: int, events: int) -> None:
         """Take a program's events as they come; its end shows as the end of the pipe."""
-        state: tuple[str, str | None] = "starting", None
         async with processes.lines(events) as stream:
             async for line in stream:
-                event = json.loads(line)
-                if event["name"] == "state":
-                    if "address" in event:
-                        self._reports.address(node, event["address"])
-                    state = event["state"], event["reason"]
-                    self._reports.report(node, kind, *state)
-                elif event["name"] == "mapping changed":
-                    self._reports.address(node, event["new"])
-                    self._reports.report(node, kind, *state)
+                self.heard(pid, json.loads(line))
+
+    async def started(self) -> None:
+        """They have been: forking does not wait."""
 
     def reap(self) -> None:
         """Take note of programs that have ended; called upon SIGCHLD."""
         for pid, status in processes.ended():
-            if pid in self._running:
-                node, kind = self._running.pop(pid)
-                code = os.waitstatus_to_exitcode(status)
-                ended = f"signal {-code}" if code < 0 else f"exit code {code}"
-                where = f"; its log is {self._log(node)}" if self._log is not None else ""
-                self._reports.address(node, None)
-                self._reports.report(node, kind, "failed", f"{kind} ended with {ended}{where}")
+            self.ended(pid, status)
 
-    async def shut_down(self) -> None:
-        """Let the programs say good-bye; what does not listen goes with this process."""
-        running, self._running = self._running, {}
-        for pid in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SHUTDOWN_TIMEOUT):
-                while any(processes.lives(pid) for pid in running):
-                    await asyncio.sleep(0.01)
+
+def _write(pipe: int, event: dict[str, Any]) -> None:
+    os.write(pipe, json.dumps(event).encode() + b"\n")

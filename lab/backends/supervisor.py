@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,8 @@ _log = logging.getLogger("supervisor")
 
 _START_ORDER = ({"server"}, {"relay", "host", "nat"}, {"client"})
 _START_TIMEOUT = 10.0
+REPORT_INTERVAL = 0.05
+"""Seconds between two reports of progress: more often than anybody can see would only cost."""
 _REQUEST = 1 << 26
 """The longest request in bytes: it may hold a plan."""
 
@@ -107,6 +110,7 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):  # what is late shows in the status
                     async with asyncio.timeout(_START_TIMEOUT):
                         await self._nodes.settled(nodes)
+        await self._nodes.programs.started()
         self._nodes.took("programs started")
         tell({"event": "up"})
 
@@ -224,19 +228,23 @@ class Supervisor:
 
     async def _settle(self, send: Callable[[dict[str, Any]], Any], timeout: float) -> None:
         """Report until every node has reached a state in which it stays."""
-        nodes = list(self._nodes.by_name.values())
-        deadline = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        total = len(self._nodes.by_name)
+        next_report = 0.0
         while True:
             changed = self._nodes.changed
-            waiting = [node.plan.name for node in nodes if not node.settled]
-            await send(progress("settling", len(nodes) - len(waiting), len(nodes)))
+            waiting = self._nodes.unsettled
+            if not waiting or loop.time() >= next_report:
+                await send(progress("settling", total - len(waiting), total))
+                next_report = loop.time() + REPORT_INTERVAL
             if not waiting:
                 return
             try:
                 async with asyncio.timeout_at(deadline):
                     await changed.wait()
             except TimeoutError:
-                await send({"event": "unsettled", "nodes": waiting})
+                await send({"event": "unsettled", "nodes": sorted(waiting)})
                 return
 
     async def _check(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
@@ -303,3 +311,17 @@ def failed(why: str, lab: Lab) -> dict[str, Any]:
 
 def progress(what: str, done: int, total: int) -> dict[str, Any]:
     return {"event": "progress", "what": what, "done": done, "total": total}
+
+
+def paced(tell: Tell) -> Tell:
+    """Tells the same, but of progress only what is some time after the last report, and the end."""
+    next_report = 0.0
+
+    def tell_some(report: dict[str, Any]) -> None:
+        nonlocal next_report
+        now = time.monotonic()
+        if report["event"] != "progress" or report["done"] == report["total"] or now >= next_report:
+            next_report = now + REPORT_INTERVAL
+            tell(report)
+
+    return tell_some

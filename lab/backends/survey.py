@@ -26,7 +26,7 @@ def run(plan: Plan, names: Sequence[str], places: Places, request: dict[str, Any
     `request` may have `thorough`, and `lifetime`: the longest that is looked for, in seconds.
     """
     nodes = [plan.node(name) for name in names]
-    benches = [_bench(plan, node, places) for node in nodes]  # before the loop: pyroute2 has one of its own
+    benches = [_bench(plan, node, places) for node in nodes]
     asyncio.run(_survey(nodes, benches, request, tell))
 
 

@@ -10,7 +10,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.backends.containers import Tunnel
-from lab.node import NUD_PERMANENT, NodeError
+from lab.node import NodeError
 from lab.plan import TRUNK
 
 _PORT: Final = 4789
@@ -46,6 +46,6 @@ def join(node: str, tunnels: Sequence[Tunnel]) -> None:
                 if tunnel.bridge is not None:
                     index = socket.if_nametoindex(tunnel.interface)
                     ip.link("set", index=index, master=socket.if_nametoindex(tunnel.bridge), state="up")
-                ip.neigh("replace", dst=tunnel.remote, lladdr=_mac(tunnel.remote), ifindex=trunk, state=NUD_PERMANENT)
+                ip.neigh("replace", dst=tunnel.remote, lladdr=_mac(tunnel.remote), ifindex=trunk, state="permanent")
     except (NetlinkError, OSError) as error:
         raise NodeError(f"{node}: the kernel refused a link over {TRUNK} (does it have VXLAN?): {error}") from error

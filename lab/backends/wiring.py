@@ -6,16 +6,19 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from lab import rtnetlink
 from lab.backends import linux
 from lab.backends.linux import NetworkNamespaces
 from lab.node import NodeError, apply_firewall, apply_sysctls, configure
 from lab.plan import Firewall, Network, Plan
+from lab.rtnetlink import Request, Rtnetlink
 
 FIREWALL_WORKERS = 8
 LINK_TIMEOUT = 5.0
+
+BRIDGE = "lan-bridge"
+"""Of a NAT's LAN; not the router's own interface: what leaves by a bridge, the kernel cuts if it is a large packet of a
+tunnel."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,11 +42,9 @@ def wire(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:
         with namespaces.inside(node.name):
             configure(node)
         progress("addresses and routes", done, total)
-    lonely = {network.members[0] for network in plan.networks if len(network.members) == 1}
     for node in plan.nodes:
-        joined = [interface.name for interface in node.interfaces if (node.name, interface.name) not in lonely]
         with namespaces.inside(node.name):
-            linux.wait_for_links(joined, LINK_TIMEOUT)
+            linux.wait_for_links([interface.name for interface in node.interfaces], LINK_TIMEOUT)
 
 
 def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
@@ -56,24 +57,26 @@ def _by_gateway(plan: Plan) -> Iterator[tuple[str, list[Network]]]:
 
 def _link(gateway: str, networks: list[Network], namespaces: NetworkNamespaces) -> None:
     try:
-        with IPRoute() as ip:
-            for network in networks:
-                (_, name), *others = network.members
-                bridge = None
-                if network.kind == "lan":
-                    ip.link("add", ifname=name, kind="bridge")
-                    bridge = socket.if_nametoindex(name)
-                for number, (node, interface) in enumerate(others):
-                    end = {} if bridge is None else {"master": bridge, "state": "up"}
-                    ip.link(
-                        "add",
-                        ifname=name if bridge is None else f"{name}{number}",
-                        kind="veth",
-                        peer={"ifname": interface, "net_ns_fd": namespaces.fds[node]},
-                        **end,
-                    )
-    except (NetlinkError, OSError) as error:
-        raise NodeError(f"{gateway}: the kernel refused a link: {error}") from error
+        with Rtnetlink() as kernel:
+            kernel.do(*(rtnetlink.bridge(BRIDGE) for network in networks if network.kind == "lan"))
+            kernel.do(*(request for network in networks for request in _ends(network, namespaces)))
+    except OSError as error:
+        raise NodeError(f"{gateway}: the kernel refused a link: {error.strerror}") from error
+
+
+def _ends(network: Network, namespaces: NetworkNamespaces) -> Iterator[Request]:
+    """The links of a network, made in the namespace of its first member."""
+    (gateway, name), *others = network.members
+    if network.kind == "p2p":
+        for node, interface in others:
+            yield rtnetlink.veth(name, interface, namespaces.fds[node])
+        return
+    bridge = socket.if_nametoindex(BRIDGE)
+    yield rtnetlink.veth(f"{name}-port", name, namespaces.fds[gateway], master=bridge)
+    yield rtnetlink.no_link_local(bridge)
+    yield rtnetlink.set_up(bridge, arp=False)  # or it would answer for the router, whose interface it is not
+    for number, (node, interface) in enumerate(others):
+        yield rtnetlink.veth(f"{name}{number}", interface, namespaces.fds[node], master=bridge)
 
 
 def load_firewalls(plan: Plan, namespaces: NetworkNamespaces, progress: Progress) -> None:

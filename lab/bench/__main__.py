@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from lab.bench import containers, datapath, labs
+from lab.bench import containers, datapath, labs, mininet, server
+from lab.bench.report import markdown, show
 from lab.bench.section import Section
-from lab.console import BAD_INPUT, FAILED, fail
+from lab.console import BAD_INPUT, FAILED, fail, write
 
-_SECTIONS = {section.name: section for section in (*labs.SECTIONS, *datapath.SECTIONS, *containers.SECTIONS)}
+_ALL = (*labs.SECTIONS, *mininet.SECTIONS, *datapath.SECTIONS, *server.SECTIONS, *containers.SECTIONS)
+_SECTIONS = {section.name: section for section in _ALL}
 
 
 def main(
@@ -28,21 +29,42 @@ def main(
         list[str] | None,
         typer.Option(help=f"Only this section: {', '.join(_SECTIONS)}; may be repeated.", show_default=False),
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--markdown", help="Write a page: docs/benchmarks.md.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
-    """Measure how fast labs come up; medians in seconds, and ratios to references of the same run."""
+    """Measure how fast labs come up, data go and servers are; medians, and ratios to references of the same run."""
     if unknown := set(only or ()) - _SECTIONS.keys():
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]
     report: dict[str, Any] = {
-        "environment": {"kernel": platform.release(), "python": platform.python_version(), "cpus": os.cpu_count()},
+        "environment": _environment(),
         "runs": runs,
         "sections": {section.name: _measured(section, runs, quiet=as_json) for section in wanted},
     }
     if as_json:
         print(json.dumps(report, indent=2))
     else:
-        _print(report)
+        show(report)
+    write(page, lambda: markdown(report, {}))
+
+
+def _environment() -> dict[str, Any]:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "kernel": platform.release(),
+        "Python": platform.python_version(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "GiB of memory": round(memory),
+    }
+
+
+def _processor() -> str:
+    """What the kernel calls it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _measured(section: Section, runs: int, *, quiet: bool) -> dict[str, Any]:
@@ -56,22 +78,8 @@ def _measured(section: Section, runs: int, *, quiet: bool) -> dict[str, Any]:
         except RuntimeError as error:
             fail(FAILED, f"{section.name}: {error}")
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-    return {"title": section.title, "medians": medians, "runs": rows}
-
-
-def _print(report: dict[str, Any]) -> None:
-    console = Console()
-    console.print(" ".join(f"{key} {value}" for key, value in report["environment"].items()), highlight=False)
-    for section in report["sections"].values():
-        if "left out" in section:
-            console.print(f"{section['title']}: left out: {section['left out']}", style="yellow", highlight=False)
-            continue
-        table = Table(f"{section['title']}, {report['runs']} runs", "median", "least", "most")
-        for key, median in section["medians"].items():
-            values = [row[key] for row in section["runs"]]
-            digits = 0 if key.startswith("count") or median >= 100 else 3
-            table.add_row(key, *(f"{value:.{digits}f}" for value in (median, min(values), max(values))))
-        console.print(table)
+    aims = {aim.figure: aim.bounds for aim in section.aims}
+    return {"title": section.title, "medians": medians, "aims": aims, "runs": rows}
 
 
 if __name__ == "__main__":

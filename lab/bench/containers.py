@@ -15,7 +15,6 @@ from lab.agent import SHARED
 from lab.backends.containers import MTU, SETTINGS, Container, containers
 from lab.backends.docker import AT_ONCE
 from lab.backends.engine import engine, ensure_images, image
-from lab.bench.labs import generated
 from lab.bench.section import NAME, Figures, Section, timed
 from lab.planner import plan
 from lab.state import MachineError
@@ -23,8 +22,17 @@ from lab.topology.load import load
 from lab.topology.rules import INTERNET
 
 _PLAIN: Final = "bench-plain"
-_CLIENTS: Final = 12
-"""They make it 20 containers, with 3 NATs, a server, a relay, a host, the core and the checks."""
+TOPOLOGY: Final = """
+servers: {server: }
+relays: {relay: }
+hosts: {web: }
+checks: {pairs: ring}
+sites:
+  open: {nat: cone, clients: {alice: {count: 4}}}
+  address: {nat: addr_restricted, clients: {bob: {count: 4}}}
+  port: {nat: port_restricted, clients: {carol: {count: 4}}}
+"""
+"""It makes 20 containers, with the core and the checks."""
 
 _SUBNET: Final = ipaddress.IPv4Network("172.31.77.0/24")
 
@@ -42,7 +50,7 @@ def _lacking() -> str | None:
 def _whole(directory: Path) -> Figures:
     """A lab of 20 containers beside the same containers without the lab."""
     topology = directory / "containers.yaml"
-    topology.write_text(generated(_CLIENTS))
+    topology.write_text(TOPOLOGY)
     took, _ = timed("up", str(topology), "--name", NAME, "--backend", "docker", "--json")
     timed("down", "--name", NAME)
     plain = _plain(topology)

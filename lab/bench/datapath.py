@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.backends.netns import entering
-from lab.bench.section import Figures, Section, command
+from lab.bench.section import Aim, Figures, Section, command
 from lab.state import Lab
 
 _SECONDS: Final = 2
@@ -223,4 +223,18 @@ def _compared(found: dict[str, Figures]) -> Figures:
     return ratios
 
 
-SECTIONS: Final = (Section("datapath", "data between clients, through a relay and NATs", _once, _lacking),)
+def _aims() -> Iterator[Aim]:
+    for what in (*(f"TCP {each}" for each in _TCP), "64-byte UDP delivered"):
+        tcp = what.startswith("TCP")
+        yield Aim(f"ratio, {what}: kernel to Miredo", at_least=15.0 if tcp else 3.0)
+        yield Aim(f"ratio, {what}: userspace to Miredo", at_least=3.0 if tcp else 1.5)
+        if tcp:
+            yield Aim(f"ratio, {what}: kernel to plain", at_least=0.75)
+    for ours, most in (("kernel", 30.0), ("userspace", 300.0)):
+        yield Aim(f"added to the round trip, µs: {ours}", at_most=most)
+        yield Aim(f"64-byte UDP at Miredo's lossless rate, % lost: {ours}", at_most=100 * _LOSSLESS)
+
+
+SECTIONS: Final = (
+    Section("datapath", "data between clients, through a relay and NATs", _once, _lacking, tuple(_aims())),
+)

@@ -10,27 +10,45 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from lab.bench.section import NAME, Figures, Section, command, timed
+from lab.bench.memory import available, pss
+from lab.bench.section import NAME, Aim, Figures, Section, command, timed
 from lab.nat.kinds import KINDS
 
-_MIXED: Final = ("cone", "addr_restricted", "port_restricted")
+_TOPOLOGIES: Final = Path(__file__).parents[2] / "topologies"
+_LARGE: Final = (100, 300, 1000)
+_NATS_OF_EACH_KIND: Final = 2
 
 
-def generated(clients: int, per_site: int = 4) -> str:
-    """A topology with so many clients behind NATs of mixed kinds; a ring of checks."""
-    lines = ["servers: {server: }", "relays: {relay: }", "hosts: {web: }", "checks: {pairs: ring}", "sites:"]
-    for site, first in enumerate(range(0, clients, per_site)):
-        names = ", ".join(f"client{number}: " for number in range(first, min(first + per_site, clients)))
-        lines.append(f"  site{site}: {{nat: {_MIXED[site % len(_MIXED)]}, clients: {{{names}}}}}")
-    return "\n".join(lines) + "\n"
-
-
-def every_kind(count: int) -> str:
-    """A topology with so many NATs of all kinds, and a client behind each."""
-    kinds = list(KINDS)
+def every_kind(each: int) -> str:
+    """A topology with so many NATs of each kind, and a client behind each."""
     lines = ["servers: {server: }", "checks: {pairs: ring}", "sites:"]
-    lines += [f"  site{n}: {{nat: {kinds[n % len(kinds)]}, clients: {{client{n}: }}}}" for n in range(count)]
+    lines += [f"  site{n}: {{count: {each}, nat: {kind}, clients: {{client{n}: }}}}" for n, kind in enumerate(KINDS)]
     return "\n".join(lines) + "\n"
+
+
+def _large(clients: int, _: Path) -> Figures:
+    """A large lab from nothing to qualified and gone: by phase, for each node, and its memory."""
+    command("down", "--name", NAME)
+    before = available()
+    took: Figures = {}
+    whole, answer = timed("up", str(_TOPOLOGIES / "large" / f"clients-{clients}.yaml"), "--name", NAME, "--json")
+    status = json.loads(answer)
+    took["up and qualified, as the user waits"] = whole
+    took |= _phases(status["timings"])
+    took["milliseconds for each node"] = whole / len(status["nodes"]) * 1000
+    took["memory of its processes (PSS), GB"] = pss(status["supervisor"]) / 1e9
+    took["memory that the machine has less, GB"] = (before - available()) / 1e9
+    took["down"], _out = timed("down", "--name", NAME)
+    return took
+
+
+def _phases(timings: dict[str, float]) -> Figures:
+    """How long each step took, from when each was done."""
+    took: Figures = {}
+    last = 0.0
+    for step, at in sorted(timings.items(), key=lambda item: item[1]):
+        took[f"  {step}"], last = at - last, at
+    return took
 
 
 def _whole(text: str, directory: Path) -> Figures:
@@ -53,7 +71,7 @@ def _whole(text: str, directory: Path) -> Figures:
 def _measuring(directory: Path) -> Figures:
     """What measuring the NATs adds to `up`."""
     topology = directory / "kinds.yaml"
-    topology.write_text(every_kind(20))
+    topology.write_text(every_kind(_NATS_OF_EACH_KIND))
     took: Figures = {}
     for what, option in (("with", "--measure"), ("without", "--no-measure")):
         took[f"up {what} measuring the NATs"], _ = timed("up", str(topology), "--name", NAME, "--json", option)
@@ -69,11 +87,14 @@ def _matrix(_: Path) -> Figures:
     return {"matrix on the kernel": kernel, "matrix in virtual time": virtual}
 
 
-_DEFAULT: Final = Path(__file__).parents[2] / "topologies" / "default.yaml"
+_DEFAULT: Final = _TOPOLOGIES / "default.yaml"
 
 SECTIONS: Final = (
     Section("default", "the default lab", lambda directory: _whole(_DEFAULT.read_text(), directory)),
-    Section("large", "100 clients behind 25 NATs", partial(_whole, generated(100))),
-    Section("nats", "20 NATs of all kinds", _measuring),
-    Section("matrix", "RFC 6081 Figure 1, 162 sites", _matrix),
+    *(
+        Section(f"clients-{clients}", f"{clients:,} clients behind {clients // 4} NATs", partial(_large, clients))
+        for clients in _LARGE
+    ),
+    Section("nats", f"{_NATS_OF_EACH_KIND * len(KINDS)} NATs of all kinds", _measuring),
+    Section("matrix", "RFC 6081 Figure 1, 162 sites", _matrix, aims=(Aim("matrix on the kernel", at_most=20.0),)),
 )

@@ -23,8 +23,23 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What a figure shall be."""
+
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Those that there are, by name."""
+        both = {"at_least": self.at_least, "at_most": self.at_most}
+        return {name: bound for name, bound in both.items() if bound is not None}
+
+
+@dataclass(frozen=True)
 class Section:
-    """Figures that are measured together, in seconds but for ratios and counts, which are named so.
+    """Figures that are measured together, in seconds where their names say nothing else.
 
     `once` measures them once, with a directory for its files; it raises RuntimeError. `lacking` gets ready what shall
     not be measured, and says why a section has to be left out, if so.
@@ -34,6 +49,7 @@ class Section:
     title: str
     once: Callable[[Path], Figures]
     lacking: Callable[[], str | None] = _nothing
+    aims: tuple[Aim, ...] = ()
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

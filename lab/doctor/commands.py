@@ -40,6 +40,7 @@ COMMANDS: Final = (
     Command("tcpdump", "tcpdump", "captures in nodes, and tests"),
     Command("tshark", "tshark", "tests"),
     Command("turnserver", "coturn", "tests", daemon=True),
+    Command("clang-14", "clang-14", "compiling the kernel data path, and tests"),
     Command("upnpc", "miniupnpc", "tests", version=None),  # whatever it is asked, it calls the network's routers
 )
 

@@ -34,7 +34,6 @@ _NOWHERE: Final = "192.0.0.8"
 """The dummy address (RFC 7600): where a hairpinned packet to a port without owner goes, for all but the last step."""
 
 _DIRECTIONS: Final = ("original", "reply")
-_SIZE: Final = 65535
 
 
 def objection(behaviour: NatBehaviour, _hosts: int) -> str | None:
@@ -141,7 +140,8 @@ class _Ruleset:
         endpoint = ("ipv4_addr", "inet_service")
         types = _Flow(endpoint, endpoint, endpoint)
         mapping, permission = _join(self._key(types)), _join(self._permission(types))
-        flags = f"flags dynamic,timeout; timeout {self._behaviour.udp_timeout}s; size {_SIZE};"
+        # No size: the kernel makes room as needed, up to 65,535. Told that number, it makes it at once: 1 MB a map.
+        flags = f"flags dynamic,timeout; timeout {self._behaviour.udp_timeout}s;"
         yield f"map owner {{ type {_join(endpoint)} : {_join(endpoint)}; {flags} }}"
         yield f"map mapped {{ type {mapping} : {_join(endpoint)}; {flags} }}"
         if self._admitting == "permitted":

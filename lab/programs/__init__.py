@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from lab.programs.base import Context, Run
+from lab.programs.base import AsyncRun, Context, Run
 
 _PROGRAMS: Final = {
     "teredo-client": ("teredo", "client"),
@@ -23,10 +23,23 @@ A module whose programs not every machine can run has a function `problem` that 
 """
 
 
+_SHAREABLE: Final = {"teredo-client": ("teredo", "run_client_until")}
+"""The same for programs of which several can be run in one process."""
+
+
 def program(kind: str) -> Run:
     """What runs a program of this kind. Raises KeyError."""
     module, name = _PROGRAMS[kind]
     run: Run = getattr(import_module(f"lab.programs.{module}"), name)
+    return run
+
+
+def shareable(kind: str) -> AsyncRun | None:
+    """What runs a program of this kind beside others in a process, or None if it needs one of its own."""
+    if kind not in _SHAREABLE:
+        return None
+    module, name = _SHAREABLE[kind]
+    run: AsyncRun = getattr(import_module(f"lab.programs.{module}"), name)
     return run
 
 
@@ -37,4 +50,4 @@ def problem(kind: str) -> str | None:
     return why
 
 
-__all__ = ["Context", "Run", "problem", "program"]
+__all__ = ["Context", "Run", "problem", "program", "shareable"]

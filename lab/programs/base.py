@@ -5,7 +5,8 @@ It returns when the program has ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,3 +27,6 @@ class Context:
 
 
 Run = Callable[[dict[str, Any], Context], None]
+
+AsyncRun = Callable[[dict[str, Any], Context, asyncio.Event], Coroutine[Any, Any, None]]
+"""The same for a program that can share its process with others; it also takes what is set when it shall end."""

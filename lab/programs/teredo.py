@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from lab.datapath.choice import VARIABLE, DataPath
+from lab.logs import QUIET, log_event
 from lab.programs.base import Context
 from lab.teredo.client import ClientConfig
 from lab.teredo.client_runner import run_client
 from lab.teredo.extensions import Extension
 from lab.teredo.relay import RelayConfig
-from lab.teredo.runner import Place, run_relay, run_server, stop_on_signals
+from lab.teredo.runner import Place, stop_on_signals
 from lab.teredo.server import ServerConfig
-
-_log = logging.getLogger("teredo")
-
-QUIET = frozenset({"dropped", "mapping verified", "peer trusted"})
-"""Events that a program logs only when asked to be talkative: there may be one for every packet."""
-
-
-def log_event(name: str, facts: dict[str, Any]) -> None:
-    """One structured log line for an event."""
-    _log.log(logging.DEBUG if name in QUIET else logging.INFO, name, extra={"facts": facts})
+from lab.teredo.server_runner import run_server
+from lab.teredo.tunnel_runner import run_relay
 
 
 def _notify(context: Context) -> Callable[[str, dict[str, Any]], None]:
@@ -52,6 +44,11 @@ def _place(options: dict[str, Any], context: Context) -> Place:
 
 def client(options: dict[str, Any], context: Context) -> None:
     """A Teredo client (RFC 4380 section 5.2)."""
+    _run(lambda stop: run_client_until(options, context, stop))
+
+
+async def run_client_until(options: dict[str, Any], context: Context, stop: asyncio.Event) -> None:
+    """The same, until `stop`."""
     config = ClientConfig(
         options["server"],
         options["secondary"],
@@ -62,7 +59,7 @@ def client(options: dict[str, Any], context: Context) -> None:
         determine_interval=options["determine_interval"],
         local_discovery=options["local_discovery"],
     )
-    _run(lambda stop: run_client(config, _place(options, context), _notify(context), stop))
+    await run_client(config, _place(options, context), _notify(context), stop)
 
 
 def server(options: dict[str, Any], context: Context) -> None:

@@ -33,7 +33,7 @@ UNIVERSAL_GROUP: Final = 0x0300
 RANDOM_FLAGS: Final = 0x3CFF
 """The twelve flag bits that RFC 5991 section 3.1 fills with random values."""
 
-_NOT_GLOBAL = tuple(
+NOT_GLOBAL: Final = tuple(
     (int(network.network_address), int(network.netmask))
     for network in map(
         ipaddress.IPv4Network,
@@ -50,6 +50,7 @@ _NOT_GLOBAL = tuple(
         ),
     )
 )
+"""The IPv4 networks that hold no global unicast address (RFC 4380 section 5.2.4): (address, mask) as numbers."""
 
 
 class Endpoint(NamedTuple):
@@ -81,7 +82,7 @@ def is_global_unicast(host: str) -> bool:
     The directed broadcast addresses of the node's own subnets are not known here: `Forbidden` adds them.
     """
     value = int(ipaddress.IPv4Address(host))
-    return not any(value & mask == network for network, mask in _NOT_GLOBAL)
+    return not any(value & mask == network for network, mask in NOT_GLOBAL)
 
 
 @lru_cache(maxsize=4096)
@@ -96,6 +97,11 @@ class Forbidden:
 
     def __init__(self, broadcasts: frozenset[str] = frozenset()) -> None:
         self._broadcasts = broadcasts
+
+    @property
+    def networks(self) -> tuple[tuple[int, int], ...]:
+        """The same as networks, (address, mask) as numbers; port 0 is forbidden everywhere."""
+        return (*NOT_GLOBAL, *((int(ipaddress.IPv4Address(host)), 0xFFFFFFFF) for host in sorted(self._broadcasts)))
 
     def __contains__(self, endpoint: Endpoint) -> bool:
         return endpoint.port == 0 or endpoint.host in self._broadcasts or not is_global_unicast(endpoint.host)

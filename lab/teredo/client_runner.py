@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from functools import partial
 from random import SystemRandom
 
-from pyroute2.netlink.rtnl import RTMGRP_IPV6_ROUTE
-
+from lab import rtnetlink
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
 from lab.teredo.client import Client, ClientConfig
-from lab.teredo.machine import Action, Close, JoinGroup, LeaveGroup, MapPort, Open, Send, SendToGroup, UnmapPort
-from lab.teredo.runner import Notify, Place, Runner, service_socket
+from lab.teredo.machine import Action, Close, JoinGroup, LeaveGroup, MapPort, Open, SendToGroup, UnmapPort
+from lab.teredo.runner import Notify, Place, service_socket
 from lab.teredo.surroundings import directed_broadcasts, has_native_ipv6, subnet_of
 from lab.teredo.tun import Interface, Tun
+from lab.teredo.tunnel_runner import TunnelRunner
 from lab.teredo.upnp import PortMapper
 
 
@@ -43,11 +43,11 @@ def multicast_from(udp: socket.socket, host: str) -> None:
     udp.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(host))
 
 
-class ClientRunner(Runner):
+class ClientRunner(TunnelRunner):
     """Drives a client."""
 
     def __init__(self, client: Client, udp: socket.socket, tun: Tun, notify: Notify, place: Place) -> None:
-        super().__init__(client, [(udp, client.datagram)], tun, notify)
+        super().__init__(client, [(udp, client.datagram)], tun, notify, place.datapath)
         self._client = client
         self._mapper = PortMapper(place.memory, place.upnp_wait)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,8 +74,8 @@ class ClientRunner(Runner):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _socket(self, action: Send) -> socket.socket:
-        return self._ports[action.port] if action.port in self._ports else super()._socket(action)
+    def _socket_of(self, port: int) -> socket.socket:
+        return self._ports[port] if port in self._ports else super()._socket_of(port)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -105,7 +105,7 @@ class ClientRunner(Runner):
             self._client.port_refused(port, self._loop.time())
             return
         self._ports[port] = udp
-        self._loop.add_reader(udp, self._read_socket, udp, partial(self._client.datagram, port=port))
+        self._listen(udp, partial(self._client.datagram, port=port), port)
 
     def _close(self, port: int) -> None:
         udp = self._ports.pop(port, None)
@@ -126,7 +126,7 @@ class ClientRunner(Runner):
         except OSError:  # a link without multicast has no local discovery
             self.io_errors += 1
             return
-        self._loop.add_reader(self._group, self._read_socket, self._group, self._client.discovered)
+        self._listen(self._group, self._client.discovered, None)
 
     def _leave_group(self) -> None:
         if self._group is not None:
@@ -161,40 +161,35 @@ class ClientRunner(Runner):
     def _watch_native_ipv6(self) -> Iterator[None]:
         """Start the client, unless and until the node has other IPv6 connectivity (RFC 4380 section 5.5)."""
         watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        watch.bind((0, RTMGRP_IPV6_ROUTE))
-        checking: asyncio.Task[None] | None = None
+        watch.bind((0, rtnetlink.IPV6_ROUTES))
 
-        async def check(*, first: bool = False) -> None:
-            present = await has_native_ipv6(self._tun.interface.name)
+        def check(*, first: bool = False) -> None:
+            present = has_native_ipv6(self._tun.interface.name)
             if first and not present:
                 self.do(self._client.start)
             else:
                 self.do(lambda now: self._client.native_ipv6(present, now))
 
         def changed() -> None:
-            nonlocal checking
             with contextlib.suppress(BlockingIOError):
                 while watch.recv(65536):
                     pass
-            if checking is None or checking.done():
-                checking = self._loop.create_task(check())
+            check()
 
-        checking = self._loop.create_task(check(first=True))
+        check(first=True)
         self._loop.add_reader(watch, changed)
         try:
             yield
         finally:
             self._loop.remove_reader(watch)
             watch.close()
-            if checking is not None:
-                checking.cancel()
 
 
 async def run_client(config: ClientConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
     """Run a client until `stop`. Raises OSError or TunError when its port or interface cannot be had."""
-    client = Client(config, SystemRandom(), Forbidden(await directed_broadcasts()))
+    client = Client(config, SystemRandom(), Forbidden(directed_broadcasts()))
     udp = service_socket(place.bind, place.port)
-    tun = Tun(Interface(place.tun, default_route=True))
+    tun = Tun(Interface(place.tun, default_route=True), offloads=True)
     runner = ClientRunner(client, udp, tun, notify, place)
-    client.subnet = await subnet_of(runner.local.host)
+    client.subnet = subnet_of(runner.local.host)
     await runner.run(stop, place.control)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from lab.teredo.address import ALL_ROUTERS, PREFIX, UNSPECIFIED, Endpoint, host_bytes, is_link_local, obfuscate, reveal
@@ -91,7 +92,7 @@ class Packet:
         return self.ipv6[40] if self.ipv6[6] == ICMPV6 and len(self.ipv6) >= HEADER + 4 else None
 
 
-def is_plain(ipv6: bytes) -> bool:
+def is_plain(ipv6: bytes | memoryview) -> bool:
     """Whether a whole IPv6 packet is data alone: no bubble, and no message of router discovery, which mean something to
     a Teredo node by themselves."""
     if ipv6[6] == NO_NEXT_HEADER:
@@ -222,6 +223,7 @@ def _options_are_sound(message: bytes, at: int) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
 def router_advertisement(source: bytes, destination: bytes, server: str) -> bytes:
     """The advertisement of a Teredo server: its /64 prefix, autonomous and not on-link, and MTU 1280."""
     prefix = PREFIX + host_bytes(server) + bytes(8)

@@ -1,8 +1,9 @@
 """The list of recent peers of a client or relay (RFC 4380 sections 5.2 and 5.4), with its limits.
 
-A peer is looked up by its IPv6 address (16 bytes). The list is bounded: strangers, to whom no packet of the host has
-gone, make room first, the longest unused of them before the others. Trust alone would not do to tell them apart, since
-a spoofed UDP source earns it: a flood of invented peers must not push out working ones.
+A peer is looked up by its IPv6 address (16 bytes). The list is bounded: those with which nothing has gone for 30 s make
+room first, then strangers, to whom no packet of the host has gone, the longest unused of them before the others. Trust
+alone would not do to tell them apart, since a spoofed UDP source earns it: a flood of invented peers must not push out
+working ones.
 """
 
 from __future__ import annotations
@@ -209,10 +210,20 @@ class PeerList:
             return peer, None
         evicted = None
         if len(self) >= self._limit:
-            evicted = (self._strangers or self._in_use).popitem(last=False)[1]
+            evicted = self._make_room(now)
             self.note(evicted)
         peer = self._strangers[address] = Peer.new(address, now)
         return peer, evicted
+
+    def _make_room(self, now: float) -> Peer:
+        """Take out who is missed least: a peer in use with which nothing has gone for so long that trust has lapsed.
+
+        If there is none, a stranger; but strangers alone would have only each other's places once the rest is taken.
+        """
+        longest = next(iter(self._in_use.values()), None)
+        if longest is not None and now - max(longest.last_received, longest.last_sent) >= PEER_VALIDITY:
+            return self._in_use.popitem(last=False)[1]
+        return (self._strangers or self._in_use).popitem(last=False)[1]
 
     def note(self, peer: Peer) -> None:
         """Note that what may go to this peer, or come from it, may have changed."""

@@ -8,9 +8,11 @@ bubbles carry nonces, and a client that returns one is where its answer comes fr
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from lab.teredo.address import PORT, Endpoint, Forbidden, is_global, is_teredo, packed, parse, text
 from lab.teredo.machine import Configure
@@ -18,6 +20,9 @@ from lab.teredo.packet import MTU, Packet, bubble
 from lab.teredo.peers import Peer
 from lab.teredo.trailers import NO_TRAILERS, Trailers, fresh_nonce, nonce_trailer, parse_trailers
 from lab.teredo.tunnel import MAX_PEERS, Tunnel, is_whole_ipv6
+
+NOT_NATIVE: Final = ("2001::/32", "::/127", "fe80::/10", "ff00::/8")
+"""Whom no relay serves: Teredo clients, and what is no unicast address of more than link scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,14 @@ class Relay(Tunnel):
             return False
         value = int.from_bytes(address, "big")
         return not self._serves or any(value & mask == network for network, mask in self._serves)
+
+    def prefixes(self) -> Mapping[IPv6Network, bool]:
+        if self.config.host_specific:
+            return {IPv6Network(self._own): True}
+        outside = [IPv6Network(prefix) for prefix in NOT_NATIVE]
+        served = map(IPv6Network, self.config.serves or ("::/0",))
+        within = {network: True for network in served if not any(network.subnet_of(each) for each in outside)}
+        return within | dict.fromkeys(outside, False)
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """The relay's state as JSON-able facts; times in seconds."""

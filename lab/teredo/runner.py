@@ -14,21 +14,17 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 from lab import unix
 from lab.datapath.choice import DataPath
-from lab.teredo.address import PORT, Endpoint, Forbidden, packed
+from lab.teredo.address import Endpoint, packed
 from lab.teredo.client import Client
 from lab.teredo.machine import Action, Configure, Deliver, Event, Machine, Send
 from lab.teredo.packet import MAX_DATAGRAM
-from lab.teredo.relay import Relay, RelayConfig
-from lab.teredo.server import Server, ServerConfig
-from lab.teredo.surroundings import directed_broadcasts
-from lab.teredo.tun import Interface, Tun
+from lab.teredo.relay import Relay
+from lab.teredo.tun import Tun
 
 BATCH = 64
 _RECEIVE = MAX_DATAGRAM + 1
@@ -37,6 +33,7 @@ _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 
 Notify = Callable[[str, dict[str, Any]], None]
+Receive = Callable[[bytes, Endpoint, float], None]
 
 
 def service_socket(host: str, port: int) -> socket.socket:
@@ -59,7 +56,7 @@ class Runner:
     def __init__(
         self,
         machine: Machine,
-        sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]],
+        sockets: list[tuple[socket.socket, Receive]],
         tun: Tun,
         notify: Notify,
     ) -> None:
@@ -70,6 +67,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._changes: asyncio.Queue[Configure | Event] = asyncio.Queue()
         self._wakeup: asyncio.TimerHandle | None = None
+        self._wakeup_at: float | None = None
         self.io_errors = 0
 
     @property
@@ -82,11 +80,12 @@ class Runner:
         async with contextlib.AsyncExitStack() as stack:
             for udp, receive in self._sockets:
                 stack.callback(udp.close)
-                self._loop.add_reader(udp, self._read_socket, udp, receive)
+                self._listen(udp, receive)
                 stack.callback(self._loop.remove_reader, udp)
             stack.callback(self._tun.close)
             self._loop.add_reader(self._tun.fd, self._read_tun)
             stack.callback(self._loop.remove_reader, self._tun.fd)
+            self._carry(stack)
             if control is not None:
                 await stack.enter_async_context(_control_socket(control, self._command))
             changes = self._loop.create_task(self._apply_changes())
@@ -103,6 +102,9 @@ class Runner:
             if self._wakeup is not None:
                 self._wakeup.cancel()
 
+    def _carry(self, stack: contextlib.AsyncExitStack) -> None:
+        """Have data carried without the machine, where there are any; what `stack` holds ends with the program."""
+
     async def _started(self, stack: contextlib.AsyncExitStack) -> None:
         """Start the machine; what `stack` holds ends when the machine has stopped."""
         self.do(self.machine.start)
@@ -116,10 +118,15 @@ class Runner:
 
     def do(self, step: Callable[[float], None]) -> None:
         """Let the machine take one step at the present time, and do what it asks for."""
+        self._sync()
         step(self._loop.time())
         self._perform()
 
-    def _read_socket(self, udp: socket.socket, receive: Callable[[bytes, Endpoint, float], None]) -> None:
+    def _listen(self, udp: socket.socket, receive: Receive, port: int | None = 0) -> None:
+        """Hand what comes to a socket to `receive`; `port` is its `Way.send_from`, None where no data come."""
+        self._loop.add_reader(udp, self._read_socket, udp, receive)
+
+    def _read_socket(self, udp: socket.socket, receive: Receive) -> None:
         now = self._loop.time()
         try:
             for _ in range(BATCH):
@@ -132,6 +139,7 @@ class Runner:
         self._perform()
 
     def _read_tun(self) -> None:
+        self._sync()
         now = self._loop.time()
         try:
             for _ in range(BATCH):
@@ -146,7 +154,14 @@ class Runner:
         """Where a datagram leaves from."""
         return self._sockets[1 if action.secondary else 0][0]
 
+    def _sync(self) -> None:
+        """Before the machine is told or asked anything: let it know what has gone without it."""
+
+    def _follow(self) -> None:
+        """After the machine was told something, and before what it asks for is done: carry what it says now."""
+
     def _perform(self) -> None:
+        self._follow()
         while actions := self.machine.actions():
             for action in actions:
                 match action:
@@ -156,24 +171,30 @@ class Runner:
                         except OSError:  # like loss on the way; the protocol recovers from it
                             self.io_errors += 1
                     case Deliver(ipv6):
-                        try:
-                            os.write(self._tun.fd, ipv6)
-                        except OSError:
-                            self.io_errors += 1
+                        self._deliver(ipv6)
                     case Configure() | Event():
                         self._changes.put_nowait(action)
                     case _:
                         self._act(action)
         self._arm()
 
+    def _deliver(self, ipv6: bytes) -> None:
+        try:
+            os.write(self._tun.fd, ipv6)
+        except OSError:
+            self.io_errors += 1
+
     def _arm(self) -> None:
+        at = self.machine.next_timer
+        if at == self._wakeup_at:
+            return
         if self._wakeup is not None:
             self._wakeup.cancel()
-        at = self.machine.next_timer
         self._wakeup = None if at is None else self._loop.call_at(at, self._tick)
+        self._wakeup_at = at
 
     def _tick(self) -> None:
-        self._wakeup = None
+        self._wakeup = self._wakeup_at = None
         self.do(self.machine.tick)
 
     async def _apply_changes(self) -> None:
@@ -181,7 +202,7 @@ class Runner:
             change = await self._changes.get()
             try:
                 if isinstance(change, Configure):
-                    await self._tun.configure(change.address, change.mtu)
+                    self._tun.configure(change.address, change.mtu)
                 else:
                     self._notify(change.name, change.facts)
             finally:
@@ -189,6 +210,7 @@ class Runner:
 
     def _command(self, line: str) -> dict[str, Any]:
         """Answer a line that came over the control socket: a command, and for `forget-peers` whom to keep."""
+        self._sync()
         now = self._loop.time()
         command, *arguments = line.split()
         if command == "forget-peers" and isinstance(self.machine, Client | Relay):
@@ -198,7 +220,11 @@ class Runner:
         elif command != "state":
             return {"problem": f"unknown command {command!r}"}
         self._perform()
-        return self.machine.snapshot(now) | {
+        return self.machine.snapshot(now) | self._facts()
+
+    def _facts(self) -> dict[str, Any]:
+        """What there is to say besides the machine's state."""
+        return {
             "local_mapping": str(self.local),
             "interface": self._tun.interface.name,
             "io_errors": self.io_errors,
@@ -248,26 +274,6 @@ class Place:
     upnp_wait: float = 2.0
     memory: Path | None = None
     datapath: DataPath = DataPath.AUTO
-
-
-async def run_relay(config: RelayConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a relay until `stop`; the kernel routes 2001::/32 to it. Raises OSError or TunError."""
-    machine = Relay(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    udp = service_socket(place.bind, place.port)
-    source = config.address if config.host_specific else None
-    tun = Tun(Interface(place.tun, teredo_route=True, preferred_source=source))
-    await Runner(machine, [(udp, machine.datagram)], tun, notify).run(stop, place.control)
-
-
-async def run_server(config: ServerConfig, place: Place, notify: Notify, stop: asyncio.Event) -> None:
-    """Run a server on port 3544 of both its addresses until `stop`. Raises OSError or TunError."""
-    machine = Server(config, SystemRandom(), Forbidden(await directed_broadcasts()))
-    sockets: list[tuple[socket.socket, Callable[[bytes, Endpoint, float], None]]] = [
-        (service_socket(config.primary, PORT), machine.datagram),
-        (service_socket(config.secondary, PORT), partial(machine.datagram, on_secondary=True)),
-    ]
-    tun = Tun(Interface(place.tun, teredo_route=config.relay is not None))
-    await Runner(machine, sockets, tun, notify).run(stop, place.control)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -73,10 +73,10 @@ class Server(Machine):
     def __init__(self, config: ServerConfig, rng: Random, forbidden: Forbidden | None = None) -> None:
         super().__init__()
         self.config = config
-        self._forbidden = forbidden or Forbidden()
+        self.forbidden = forbidden or Forbidden()
         self._own = (Endpoint(config.primary, PORT), Endpoint(config.secondary, PORT))
         self._server = host_bytes(config.primary)
-        self._router = link_local(self._own[0], cone=True)
+        self.router = link_local(self._own[0], cone=True)
         self._relay = None if config.relay is None else Relay(config.relay, rng, forbidden)
 
     def start(self, now: float) -> None:
@@ -118,7 +118,7 @@ class Server(Machine):
         packet = self._decode(data)
         if packet is None:
             return
-        if source in self._forbidden:
+        if source in self.forbidden:
             self._drop("source is not global", source=str(source))
         elif is_router_solicitation(packet):
             self._solicited(packet, source, on_secondary=on_secondary)
@@ -133,7 +133,7 @@ class Server(Machine):
             self._forward(packet, source)
 
     def _is_for_the_relay(self, packet: Packet) -> bool:
-        return not is_teredo(packet.destination) and packet.destination != self._router
+        return not is_teredo(packet.destination) and packet.destination != self.router
 
     def _acceptable(self, packet: Packet, source: Endpoint) -> bool:
         """Rules 5 and 6: a client at its own mapping, or anybody else towards a client of ours.
@@ -148,7 +148,7 @@ class Server(Machine):
         return self.config.nonces and to_ours and packet.is_bubble and bool(parse_trailers(packet.trailers).nonce)
 
     def _forward(self, packet: Packet, source: Endpoint) -> None:
-        if packet.destination == self._router:
+        if packet.destination == self.router:
             self._to_ourselves(packet, source)
             return
         teredo = parse(packet.destination)
@@ -157,7 +157,7 @@ class Server(Machine):
         elif teredo is None:
             self.counters["forwarded to the IPv6 Internet"] += 1
             self._deliver(packet.ipv6)
-        elif teredo.mapped in self._forbidden or teredo.mapped.host in (self.config.primary, self.config.secondary):
+        elif teredo.mapped in self.forbidden or teredo.mapped.host in (self.config.primary, self.config.secondary):
             # our own addresses too: a packet to them would come back and be forwarded for ever
             self._drop("forbidden IPv4 destination", destination=text(packet.destination))
         else:
@@ -169,14 +169,14 @@ class Server(Machine):
     def _to_ourselves(self, packet: Packet, source: Endpoint) -> None:
         if packet.icmp_type == ECHO_REQUEST and icmpv6_is_sound(packet):
             self.counters["echo requests answered"] += 1
-            self._send(echo_reply(packet, self._router), source)
+            self._send(echo_reply(packet, self.router), source)
         else:
             self._drop("to ourselves", source=str(source))
 
     def _solicited(self, packet: Packet, source: Endpoint, *, on_secondary: bool) -> None:
         """A router solicitation: tell the client where we see it (section 5.3.2)."""
         request, origin = packet.authentication, origin_indication(source)
-        ipv6 = router_advertisement(self._router, packet.source, self.config.primary)
+        ipv6 = router_advertisement(self.router, packet.source, self.config.primary)
         header = b""
         if request is not None:
             secret = self.config.secrets.get(request.client_id)

@@ -6,6 +6,8 @@ IPv6 connectivity test, an echo request through the client's own server whose an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from ipaddress import IPv6Network
 from typing import Final
 
 from lab.teredo.address import PORT, Endpoint, is_global, is_link_local, is_teredo, link_local, parse, text
@@ -74,6 +76,7 @@ class Traffic(LocalDiscovery):
                     peer.vouched = True
                     self._trust(peer, source, now)
                 peer.last_received = now
+                self._peers.note(peer)
                 if not packet.is_bubble:
                     self._deliver(packet.ipv6)
                 return
@@ -106,6 +109,9 @@ class Traffic(LocalDiscovery):
 
     def inside(self, address: bytes) -> bool:
         return address == self._own
+
+    def prefixes(self) -> Mapping[IPv6Network, bool]:
+        return {IPv6Network(self._own): True} if self._own else {}
 
     def _outward(self, ipv6: bytes, now: float) -> None:
         """A packet of the host, which has our address as its source."""

@@ -7,8 +7,9 @@ native host. It is repeated after 2 s, three times at most, and then the peer is
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Set
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Set
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
 from random import Random
 from typing import Any, Final
 
@@ -28,12 +29,14 @@ MAX_PEERS: Final = 8192
 class Way:
     """How data go to a trusted peer and come from it.
 
-    They go to `send_to`, from the local port `send_from` (0: the service port), and come from `mapping`.
+    They go to `send_to`, from the local port `send_from` (0: the service port), and come from `mapping`. The peer was
+    last heard at the time `heard`, which makes it no other way.
     """
 
     mapping: Endpoint
     send_to: Endpoint
     send_from: int
+    heard: float = field(default=float("-inf"), compare=False)
 
 
 class Tunnel(Machine):
@@ -78,15 +81,20 @@ class Tunnel(Machine):
             return None
         if peer.mapping is None or peer.send_to is None or peer.nonce is not None:
             return None
-        return Way(peer.mapping, peer.send_to, peer.send_from)
+        return Way(peer.mapping, peer.send_to, peer.send_from, peer.last_received)
 
     def changed_ways(self) -> set[bytes]:
-        """Take out the addresses of peers whose way may have changed since the last call; the first begins it."""
+        """Take out the addresses of peers whose way may have changed since the last call, or whom the machine has
+        heard; the first call begins it."""
         taken, self._peers.changed = self._peers.changed, set()
         return taken or set()
 
     def inside(self, address: bytes) -> bool:
         """Whether an IPv6 address is on this side of the tunnel: data of such ones are sent, and delivered to them."""
+        raise NotImplementedError
+
+    def prefixes(self) -> Mapping[IPv6Network, bool]:
+        """The same as prefixes: the longest that an address lies in says whether it is inside."""
         raise NotImplementedError
 
     def carried(
@@ -108,7 +116,9 @@ class Tunnel(Machine):
             if not peer.in_use:
                 self._peers.use(peer)
             peer.last_sent, peer.last_data = max(peer.last_sent, sent_at), max(peer.last_data, sent_at)
-        peer.last_received = max(peer.last_received, received_at)
+        if received:
+            peer.last_received = max(peer.last_received, received_at)
+            self._peers.note(peer)
 
     # What subclasses add
 
@@ -207,6 +217,7 @@ class Tunnel(Machine):
         if peer.usable(now) and peer.mapping == mapping:
             if peer.address not in self._timers:  # nearly every packet: nothing waits, nothing changes
                 peer.last_received = now
+                self._peers.note(peer)
                 return
         else:
             self._report("peer trusted", peer=text(peer.address), mapping=str(mapping))
@@ -229,6 +240,6 @@ class Tunnel(Machine):
                 self._drop("queued from another endpoint", source=str(source))
 
 
-def is_whole_ipv6(ipv6: bytes) -> bool:
+def is_whole_ipv6(ipv6: bytes | memoryview) -> bool:
     """Whether a packet from the host is one IPv6 packet of the length that its header says."""
     return len(ipv6) >= HEADER and ipv6[0] >> 4 == 6 and len(ipv6) == HEADER + (ipv6[4] << 8 | ipv6[5])

@@ -11,11 +11,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import miniupnpc
-from pyroute2 import AsyncIPRoute
 from ssdp.aio import SSDP
 from ssdp.messages import SSDPRequest
 
 from lab.teredo.address import Endpoint, host_bytes
+from lab.teredo.surroundings import default_gateway
 
 _log = logging.getLogger("teredo")
 
@@ -137,7 +137,7 @@ async def find_gateway(host: str, wait: float) -> str | None:
         own = group.get_extra_info("socket")
         own.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, host_bytes(host))
         group.sendto(request, (SSDP_GROUP, SSDP_PORT))
-        gateway = await default_gateway()
+        gateway = default_gateway()
         if gateway is not None:
             single, _ = await loop.create_datagram_endpoint(Search, (host, 0), (gateway, SSDP_PORT))
             stack.callback(single.close)
@@ -145,13 +145,4 @@ async def find_gateway(host: str, wait: float) -> str | None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 return await found
-    return None
-
-
-async def default_gateway() -> str | None:
-    """The IPv4 address of the default gateway, if there is one."""
-    async with AsyncIPRoute() as ip:
-        async for route in await ip.route("dump", family=socket.AF_INET):
-            if route["dst_len"] == 0 and route.get("RTA_GATEWAY"):
-                return str(route.get("RTA_GATEWAY"))
     return None

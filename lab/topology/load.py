@@ -12,7 +12,8 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.topology.document import Data, Document, Problem, read
+from lab.topology.counts import multiplied, numbered, uncounted
+from lab.topology.document import Data, Document, Loc, Problem, read
 from lab.topology.model import Topology
 from lab.topology.pairs import expanded, pairs
 from lab.topology.rules import Finding, findings
@@ -99,8 +100,14 @@ def _validated(document: Document, data: dict[str, Data]) -> Topology | None:
             topology = Topology.model_validate(_without(data, errors))
         except ValidationError:
             return None
-    topology = expanded(topology)
-    places = {site: ("matrix", row) for pair in pairs(topology) for site, row in zip(pair[:2], pair[2:], strict=True)}
+    uncountable = [Problem(document.line(loc), what) for loc, what in uncounted(topology)]
+    if uncountable:
+        document.problems += uncountable
+        return None
+    written = {each.name: ("sites", each.written) for each in numbered(topology) if each.name != each.written}
+    topology = expanded(multiplied(topology))
+    places: dict[str, Loc] = dict(written)
+    places |= {site: ("matrix", row) for pair in pairs(topology) for site, row in zip(pair[:2], pair[2:], strict=True)}
     for finding in islice(findings(topology), MAX_FINDINGS):
         place = places.get(str(finding.loc[1])) if finding.loc[0] == "sites" else None
         document.problems.append(_problem(finding if place is None else replace(finding, loc=place), document))

@@ -159,6 +159,12 @@ class Client(Options):
         default=None, description="the client's id for secure qualification, 1 to 255 printable ASCII characters"
     )
     secret: Secret | None = Field(default=None, description="the secret that the client shares with its server")
+    count: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="how many clients like this there are, 1 to 1000; where there are several, they are numbered",
+    )
     datapath: DataPath | None = _DATAPATH
     link: Link = _LINK
 
@@ -261,6 +267,13 @@ class Site(Options):
         default=Link(), description="how good the NAT's own link is: loss, rate, delay, jitter, reorder, down"
     )
     clients: dict[Name, Client] = Field(default={}, description="client names, each with its options")
+    count: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="how many sites like this there are, 1 to 1000; where there are several, they and their clients are"
+        " numbered",
+    )
 
     @cached_property
     def behaviour(self) -> NatBehaviour:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.datapath.choice import VARIABLE, DataPath
 from lab.doctor.commands import COMMANDS
 from lab.state import ENVIRONMENT, all_labs
 from tests.e2e.labs import RunningLab, running
@@ -43,6 +44,29 @@ def _able() -> Iterator[None]:
         os.environ[ENVIRONMENT] = place
         yield
     del os.environ[ENVIRONMENT]
+
+
+CARRYING = (
+    *("test_check", "test_conformance", "test_extensions", "test_interop", "test_links", "test_matrix", "test_miredo"),
+    *("test_standalone", "test_statements", "test_topologies", "test_wire"),
+)
+"""The modules whose tests have programs of ours carry data: they run once with each data path."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rsplit(".", maxsplit=1)[-1] in CARRYING:
+        metafunc.parametrize("datapath", [DataPath.KERNEL, DataPath.USERSPACE], indirect=True, scope="session")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def datapath(request: pytest.FixtureRequest) -> Iterator[DataPath]:
+    """How programs of ours carry data that are told nothing else."""
+    choice = getattr(request, "param", DataPath.AUTO)
+    if choice is DataPath.KERNEL and os.geteuid() != 0:
+        pytest.skip("data go through the kernel only where root has them go")
+    os.environ[VARIABLE] = choice
+    yield choice
+    del os.environ[VARIABLE]
 
 
 @pytest.fixture(autouse=True)

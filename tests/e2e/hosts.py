@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lab.backends.programs import process_name
 from lab.nat.upnp import HTTP_PORT
 from lab.plan import NodePlan, Plan
 from lab.planner import plan
+from lab.programs.process import process_name
 from lab.teredo.address import PORT
 from lab.testing.running import RunningLab
 from lab.topology.load import parse

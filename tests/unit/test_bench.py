@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,16 @@ from typer.testing import CliRunner
 
 from lab.backends.containers import containers
 from lab.bench import __main__ as bench
-from lab.bench.containers import _CLIENTS
-from lab.bench.labs import every_kind, generated
-from lab.bench.section import Section
+from lab.bench import datapath
+from lab.bench.containers import TOPOLOGY
+from lab.bench.labs import every_kind
+from lab.bench.memory import available, pss
+from lab.bench.section import Aim, Section
 from lab.nat.kinds import KINDS
 from lab.planner import plan
-from lab.topology.load import parse
+from lab.topology.load import load, parse
+
+LARGE = Path(__file__).parents[2] / "topologies" / "large"
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, sections: tuple[Section, ...]) -> tuple[int, str, str]:
@@ -28,16 +35,31 @@ def run(*arguments: str, monkeypatch: pytest.MonkeyPatch, sections: tuple[Sectio
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_generated_lab_has_its_clients_behind_nats_of_mixed_kinds() -> None:
-    topology = parse(generated(10, per_site=4).encode(), "bench", "bench")
-    assert [len(site.clients) for site in topology.sites.values()] == [4, 4, 2]
+def test_the_nats_that_are_measured_are_of_every_kind() -> None:
+    sites = parse(every_kind(2).encode(), "b", "b").sites.values()
+    assert len(sites) == 2 * len(KINDS)
+    assert {site.nat.name for site in sites} == set(KINDS)
+
+
+@pytest.mark.parametrize("clients", [100, 300, 1000])
+def test_a_large_lab_has_the_clients_that_its_name_says_behind_nats_of_mixed_kinds(clients: int) -> None:
+    topology = load(LARGE / f"clients-{clients}.yaml")
+    assert sum(1 for _ in topology.clients()) == clients
+    assert [len(site.clients) for site in topology.sites.values()] == [4] * (clients // 4)
     assert len({site.nat.name for site in topology.sites.values()}) == 3
-    assert set(parse(every_kind(20).encode(), "b", "b").sites) == {f"site{number}" for number in range(20)}
-    assert {site.nat.name for site in parse(every_kind(20).encode(), "b", "b").sites.values()} == set(KINDS)
+
+
+def test_memory_is_that_of_a_process_and_all_below_it() -> None:
+    with subprocess.Popen(("sh", "-c", "sleep 60 & wait"), start_new_session=True) as shell:
+        try:
+            assert 0 < pss(shell.pid) < pss(os.getpid())
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert available() > pss(os.getpid())
 
 
 def test_the_lab_in_containers_is_of_20() -> None:
-    planned = plan(parse(generated(_CLIENTS).encode(), "bench", "bench"))
+    planned = plan(parse(TOPOLOGY.encode(), "bench", "bench"))
     assert len(containers(planned, ipaddress.IPv4Network("10.0.0.0/24"))) + len(["the checks"]) == 20
 
 
@@ -71,3 +93,30 @@ def test_a_run_that_fails_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run("--only", "b", monkeypatch=monkeypatch, sections=(Section("a", "A lab", lambda _: {}),))
     assert (code, "there is no section b; there are a" in err) == (2, True)
+
+
+def test_aims_are_judged_by_medians(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    aims = (Aim("ratio", at_least=15.0), Aim("added", at_most=30.0))
+    section = Section("a", "a lab", lambda _: {"ratio": 14.9, "added": 30.0, "other": 1234.5}, aims=aims)
+    code, _, _ = run("--runs", "1", "--markdown", str(page), monkeypatch=monkeypatch, sections=(section,))
+    assert code == 0
+    lines = page.read_text().splitlines()
+    assert "## A lab" in lines
+    assert "`make bench ARGS='--only a'`" in lines
+    assert [line for line in lines if line.startswith("| ")][1:] == [
+        "| ratio | 14.9 | 14.9 | 14.9 | ≥ 15: missed |",
+        "| added | 30 | 30 | 30 | ≤ 30: met |",
+        "| other | 1234 | 1234 | 1234 |  |",
+    ]
+
+
+def test_the_aims_of_data_paths_are_of_figures_that_there_are() -> None:
+    """A figure that is renamed would lose its aim without a word."""
+    one = {f"TCP {each}, Mbit/s": 1.0 for each in datapath._TCP}
+    one |= {"64-byte UDP delivered, packets/s": 1.0, "round trip to the host, µs": 1.0}
+    lossy = "64-byte UDP at Miredo's lossless rate, % lost"
+    found = {variant: {**one, lossy: 0.0} for variant in datapath._VARIANTS}
+    figures = datapath._compared(found).keys() | {f"{lossy}: {variant}" for variant in found}
+    (section,) = datapath.SECTIONS
+    assert {aim.figure for aim in section.aims} <= figures

@@ -38,8 +38,8 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         (
             server_and("sites:\n  home:\n    clients:\n      alice:\n        prot: 5\n"),
             "lab.yaml:7: unknown option 'prot'; did you mean 'port'? known: program, server, ipv4, port,"
-            " refresh_interval, determine_interval, local_discovery, extensions, client_id, secret, datapath,"
-            " link",
+            " refresh_interval, determine_interval, local_discovery, extensions, client_id, secret, count,"
+            " datapath, …",
         ),
         (
             server_and("hosts:\n  web:\n    zzz:\n"),
@@ -100,7 +100,7 @@ from tests.unit.helpers.topologies import errors, server_and, topology
         ),
         (
             server_and("sites:\n  home:\n    udp_timeout: 30\n"),
-            "lab.yaml:5: unknown option 'udp_timeout'; known: nat, behind, external, lan, link, clients",
+            "lab.yaml:5: unknown option 'udp_timeout'; known: nat, behind, external, lan, link, clients, count",
         ),
         *(
             (
@@ -745,7 +745,8 @@ def test_all_problems_are_told_at_once_by_line() -> None:
     ) == [
         "lab.yaml:5: port cannot be '1'; it takes the relay's UDP port, 1024 to 65535",
         f"lab.yaml:8: unknown NAT kind 'conee'; did you mean 'cone'? known: {KINDS_SHOWN}",
-        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, behind, external, lan, link, clients",
+        "lab.yaml:9: unknown option 'natt'; did you mean 'nat'? known: nat, behind, external, lan, link, clients,"
+        " count",
         "lab.yaml:12: unknown server 'sever'; did you mean 'server'? known: server",
         "lab.yaml:13: two nodes are named 'server' (see line 2); rename one",
         "lab.yaml:14: a client needs a site: move it under sites: <site>: clients:",

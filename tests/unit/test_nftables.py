@@ -134,7 +134,7 @@ def test_answered_mappings_have_their_own_timeout() -> None:
     assert "answered" not in same
     assert memory(other)["answered"] == "ipv4_addr . inet_service"
     assert built(NatBehaviour(udp_timeout=60, udp_timeout_new=60)) == same
-    assert "timeout 60s; size" in same
+    assert "timeout 60s; }" in same
     assert all("timeout 20s" in rule for rule in chains(other)["original_left"])
     assert all("timeout 60s" in rule for rule in chains(other)["original_left_answered"])
     assert "update @answered" in chains(other)["reply_entered"][1]

@@ -10,7 +10,11 @@ import pytest
 import lab
 
 ROOT = Path(lab.__file__).parent
-IMPURE = {"runner.py", "client_runner.py", "tun.py", "surroundings.py", "upnp.py"}
+IMPURE = {"runner.py", "client_runner.py", "server_runner.py", "tunnel_runner.py", "mmsg.py"} | {
+    "tun.py",
+    "surroundings.py",
+    "upnp.py",
+}
 """The modules of lab.teredo that do the I/O."""
 
 FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "shutil", "signal", "socket"} | {
@@ -27,19 +31,19 @@ PLANNING = {
     "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
     "check": ("expectation.py",),
-    "datapath": ("choice.py",),
+    "datapath": ("choice.py", "offload.py"),
     "seeing": (
         *("cast.py", "conversation.py", "diagram.py", "fields.py", "follow.py", "frames.py", "lines.py", "meaning.py"),
         *("notes.py", "pcapng.py", "svg.py"),
     ),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
-"""The modules that make a plan, those that judge a machine, and those that explain packets: pure functions too."""
+"""The modules that make a plan, that judge a machine, or that take packets apart: pure functions too."""
 
 MODULES = [ROOT / folder / name for folder, names in PLANNING.items() for name in names] + [
     path
     for folder in (ROOT / "teredo", ROOT / "simulation")
-    for path in sorted(folder.glob("*.py"))
+    for path in sorted(folder.rglob("*.py"))
     if path.name not in IMPURE
 ]
 

@@ -71,6 +71,23 @@ def test_a_list_full_of_peers_in_use_still_takes_a_new_one() -> None:
     assert peers.get(name(5)) is newcomer
 
 
+def test_peers_in_use_that_have_fallen_silent_make_room_before_strangers() -> None:
+    """Or strangers would have only each other's places once the rest is taken, and none of them got through."""
+    peers = PeerList(3)
+    for number in range(2):
+        peer, _ = peers.obtain(name(number), 0.0)
+        peers.use(peer)
+        peer.last_sent = peer.last_received = 10.0 + number
+    peers.obtain(name(2), 20.0)
+    _, evicted = peers.obtain(name(3), 39.9)  # all are still talking: the stranger goes
+    assert evicted is not None
+    assert evicted.address == name(2)
+    _, evicted = peers.obtain(name(4), 40.0)
+    assert evicted is not None
+    assert evicted.address == name(0)
+    assert {peer.address for peer in peers} == {name(1), name(3), name(4)}
+
+
 def test_trust_and_its_withdrawal() -> None:
     peers = PeerList(2)
     peer, _ = peers.obtain(name(1), 0.0)
@@ -92,7 +109,9 @@ def test_trust_and_its_withdrawal() -> None:
 def test_a_peer_that_lost_its_trust_makes_room_like_a_stranger() -> None:
     peers = PeerList(2)
     for number in range(2):
-        peers.use(peers.obtain(name(number), 0.0)[0])
+        peer, _ = peers.obtain(name(number), 0.0)
+        peers.use(peer)
+        peer.last_sent = 0.0
     failed = peers.get(name(1))
     assert failed is not None
     peers.distrust(failed)

@@ -18,7 +18,7 @@ from lab.planner import plan
 from lab.programs import teredo as programs
 from lab.programs import web
 from lab.programs.base import Context
-from lab.teredo import client_runner, runner, surroundings
+from lab.teredo import client_runner, runner, server_runner, surroundings, tunnel_runner
 from lab.teredo.address import DISCOVERY_ADDRESS, PORT, Endpoint, Forbidden
 from lab.teredo.client import ClientConfig
 from lab.teredo.relay import RelayConfig
@@ -35,8 +35,8 @@ BROADCAST = Endpoint("192.0.2.255", 4000)
     ("module", "name", "config"),
     [
         (client_runner, "Client", ClientConfig(PRIMARY.host, SECONDARY.host)),
-        (runner, "Relay", RelayConfig(RELAY_ADDRESS)),
-        (runner, "Server", ServerConfig(PRIMARY.host, SECONDARY.host)),
+        (tunnel_runner, "Relay", RelayConfig(RELAY_ADDRESS)),
+        (server_runner, "Server", ServerConfig(PRIMARY.host, SECONDARY.host)),
     ],
     ids=["client", "relay", "server"],
 )
@@ -45,7 +45,7 @@ def test_a_program_draws_from_the_systems_generator_and_knows_its_broadcast_addr
 ) -> None:
     given: list[tuple[Random, Forbidden]] = []
 
-    async def broadcasts() -> frozenset[str]:
+    def broadcasts() -> frozenset[str]:
         return frozenset({BROADCAST.host})
 
     def made(_config: object, rng: Random, forbidden: Forbidden) -> None:
@@ -104,14 +104,14 @@ def test_the_group_is_heard_on_port_3544_and_nothing_that_was_sent_to_a_unicast_
 
 @pytest.mark.requirement("L7")
 def test_a_program_knows_the_subnet_of_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asyncio.run(surroundings.subnet_of("127.0.0.1")) == IPv4Network("127.0.0.0/8")
+    assert surroundings.subnet_of("127.0.0.1") == IPv4Network("127.0.0.0/8")
     wide, narrow = IPv4Network("10.0.0.0/8"), IPv4Network("10.1.0.0/16")
 
-    async def subnets() -> frozenset[IPv4Network]:
+    def subnets() -> frozenset[IPv4Network]:
         return frozenset({wide, narrow})
 
     monkeypatch.setattr(surroundings, "subnets", subnets)
-    found = [asyncio.run(surroundings.subnet_of(host)) for host in ("10.1.2.3", "10.2.2.3", "192.0.2.1")]
+    found = [surroundings.subnet_of(host) for host in ("10.1.2.3", "10.2.2.3", "192.0.2.1")]
     assert found == [narrow, wide, None]
 
 
