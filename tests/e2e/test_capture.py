@@ -66,7 +66,7 @@ def test_a_bubble_that_a_nat_drops_is_marked_so(small: RunningLab, tmp_path: Pat
     cold(small, "alice", "carol")
     end(process)
     recording = read(file)
-    dropped = [packet for packet in recording.packets if "dropped by" in packet.comment]
+    dropped = [packet for packet in recording.packets if "dropped by away-nat" in packet.comment]
     assert [recording.interfaces[packet.interface].name for packet in dropped] == ["away-nat"]
     assert "direct bubble; dropped by away-nat: filtering APDF: nobody inside has sent to" in dropped[0].comment
 
