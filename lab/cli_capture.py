@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import signal
 import sys
 import threading
@@ -70,7 +71,7 @@ def capture(
             timer.daemon = True
             timer.start()
         err.print(f"capturing {len(running.taps)} links; Ctrl-C ends it", style="dim", highlight=False)
-        packets = itertools.islice(_packets(running, cast), count)
+        packets = itertools.islice(_packets(running, cast, stream), count)
         try:
             if stream is None:
                 _show(packets, running)
@@ -117,12 +118,20 @@ def _written(file: Path | None) -> Iterator[BinaryIO | None]:
             yield stream
 
 
-def _packets(running: Capture, cast: Cast) -> Iterator[Packet]:
-    """Packets with their comments, as these become known, until the end of the capture."""
+def _packets(running: Capture, cast: Cast, stream: BinaryIO | None) -> Iterator[Packet]:
+    """Packets with their comments, as these become known, until the end of the capture.
+
+    Raises BrokenPipeError as soon as nobody reads the stream any more, also while no packets come.
+    """
     from lab.seeing.notes import Notes  # noqa: PLC0415
 
     notes = Notes(cast, running.taps, running.interfaces)
+    reader = select.poll()
+    if stream is not None:
+        reader.register(stream, 0)
     for passed in running.passed():
+        if reader.poll(0):
+            raise BrokenPipeError
         notes.take(passed.packets)
         for number, lost in passed.lost.items():
             err.print(f"{lost} packets of {running.taps[number].name} were too many", style="yellow", highlight=False)
