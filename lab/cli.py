@@ -17,13 +17,16 @@ from rich.text import Text
 
 from lab import state
 from lab.backends import base
+from lab.cli_capture import capture as capture_command
 from lab.cli_conformance import conformance
+from lab.cli_decode import decode
 from lab.cli_doctor import doctor
 from lab.cli_interop import interop
 from lab.cli_link import link
 from lab.cli_matrix import matrix
 from lab.cli_nat import app as nat_app
 from lab.cli_scale import scale
+from lab.cli_story import story
 from lab.cli_teredo import app as teredo_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.datapath.choice import VARIABLE, DataPath
@@ -45,11 +48,21 @@ app.add_typer(nat_app, name="nat")
 app.command()(link)
 app.command()(matrix)
 app.command()(conformance)
+app.command("capture")(capture_command)
+app.command()(decode)
+app.command()(story)
 app.command()(doctor)
 app.command()(interop)
 app.command()(scale)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
+Capture = Annotated[
+    bool,
+    typer.Option(
+        "--capture/--no-capture",
+        help="Try pairs again that are not as expected, and keep a capture of that beside the lab's logs.",
+    ),
+]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}
 DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
 
@@ -87,6 +100,7 @@ def up(
             show_default=False,
         ),
     ] = None,
+    capture: Capture = True,
     as_json: Json = False,
 ) -> None:
     """Bring a lab up. A lab that is up already, from the same topology, is left as it is.
@@ -120,7 +134,7 @@ def up(
     if not settled:
         err.print("some nodes have not settled; see `teredo-lab status`", style="yellow")
     if check:
-        _check(lab, [], as_json=as_json, junit=None)
+        _check(lab, [], as_json=as_json, junit=None, capture=capture)
     if failed:
         raise typer.Exit(FAILED)
 
@@ -213,15 +227,16 @@ def check(
     name: Name = None,
     as_json: Json = False,
     junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.", show_default=False)] = None,
+    capture: Capture = True,
 ) -> None:
     """Prove who reaches whom: every ordered pair, cold, by ICMPv6, UDP and TCP.
 
     Example: `teredo-lab check alice bob --json`
     """
-    _check(the_lab(name), nodes or [], as_json=as_json, junit=junit)
+    _check(the_lab(name), nodes or [], as_json=as_json, junit=junit, capture=capture)
 
 
-def _check(lab: Lab, nodes: list[str], *, as_json: bool, junit: Path | None) -> None:
+def _check(lab: Lab, nodes: list[str], *, as_json: bool, junit: Path | None, capture: bool) -> None:
     from lab.check import report  # noqa: PLC0415
 
     known = {node["name"] for node in lab.ask_once("status")["nodes"]}
@@ -244,14 +259,35 @@ def _check(lab: Lab, nodes: list[str], *, as_json: bool, junit: Path | None) -> 
             report.write_junit(results, junit, f"teredo-lab.{lab.name}")
         except OSError as error:
             fail(BAD_INPUT, f"cannot write {junit}: {error.strerror}")
+    kept = _keep(lab, [result for result in results if not result["ok"]]) if capture and not good else None
     if as_json:
-        print(json.dumps({"ok": good, "results": results, "left_out": left_out}, indent=2))
+        told = {"ok": good, "results": results, "left_out": left_out, "capture": None if kept is None else str(kept)}
+        print(json.dumps(told, indent=2))
     else:
         report.show(results, out)
         for node, reason in left_out.items():
             err.print(f"left out: {node}: {reason}", style="yellow", highlight=False, soft_wrap=True)
     if not good:
         raise typer.Exit(FAILED)
+
+
+def _keep(lab: Lab, failed: list[dict[str, Any]]) -> Path | None:
+    """Try again what has failed, with a capture, and say where that is kept."""
+    from lab.seeing import again  # noqa: PLC0415
+
+    try:
+        kept = again.keep(lab, failed)
+    except (StateError, OSError) as error:
+        err.print(f"there is no capture of what failed: {error}", style="yellow", highlight=False, soft_wrap=True)
+        return None
+    before = {(each["source"], each["destination"], each["probe"]): each["observed"] for each in failed}
+    for each in kept.results:
+        which = each["source"], each["destination"], each["probe"]
+        if before.get(which, each["observed"]) != each["observed"]:
+            told = f"{which[0]} → {which[1]} by {which[2]} was {before[which]}, and now is {each['observed']}"
+            err.print(told, style="yellow", highlight=False, soft_wrap=True)
+    err.print(f"tried again, with a capture: {kept.file}", style="yellow", highlight=False, soft_wrap=True)
+    return kept.file
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True})

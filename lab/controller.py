@@ -64,7 +64,8 @@ async def _check_again_and_again(nodes: Nodes, lab: str) -> None:
                 await changed.wait()
             continue
         checked = states
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "lab.cli", "check", "--name", lab)
+        command = ("check", "--no-capture", "--name", lab)  # it would fill the memory that all containers share
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "lab.cli", *command)
         _judge(good=await process.wait() == 0)
 
 

@@ -10,11 +10,14 @@ from lab.teredo.packet import (
     DESTINATION_UNREACHABLE,
     ECHO_REPLY,
     ECHO_REQUEST,
+    HEADER,
+    MTU,
     ROUTER_ADVERTISEMENT,
     ROUTER_SOLICITATION,
     MalformedError,
     Packet,
     decode,
+    is_plain,
 )
 from lab.teredo.trailers import Discovery, Trailers, parse_trailers
 
@@ -25,6 +28,9 @@ _ICMP = {
     ECHO_REPLY: "echo reply",
     DESTINATION_UNREACHABLE: "destination unreachable",
 }
+
+
+_TCP = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,43 @@ def describe(data: bytes, to: Endpoint) -> str:
         packet = decode(data)
     except MalformedError as error:
         return f"not Teredo: {error}"
-    return ", ".join((_kind(packet, to), *_more(packet, parse_trailers(packet.trailers))))
+    many = parts(data)
+    if many > 1:
+        return f"{many} data packets in one"
+    return ", ".join((kind(packet, to), *_more(packet, parse_trailers(packet.trailers))))
 
 
-def _kind(packet: Packet, to: Endpoint) -> str:
+def is_notable(data: bytes) -> bool:
+    """Whether a UDP payload is what makes Teredo work, and not what is sent by it."""
+    try:
+        packet = decode(data)
+    except MalformedError:
+        return False
+    return not is_plain(packet.ipv6) or packet.icmp_type in _ICMP
+
+
+def describe_ipv6(ipv6: bytes) -> str:
+    """What an IPv6 packet is that is not tunnelled."""
+    packet = Packet(ipv6)
+    return f"{_ICMP.get(packet.icmp_type or 0, 'data')} (plain IPv6)"
+
+
+def parts(data: bytes) -> int:
+    """How many packets a datagram is that kernels pass on in one (segmentation offload), to be cut further on.
+
+    Either the datagram is several of one size behind each other, or the packet within is a TCP segment of many.
+    """
+    size = HEADER + int.from_bytes(data[4:6], "big")
+    if len(data) < HEADER or data[0] >> 4 != 6:
+        return 1
+    if len(data) > size and data[size] >> 4 == 6:
+        return -(-len(data) // size)
+    head = HEADER + (data[HEADER + 12] >> 4) * 4 if data[6] == _TCP and len(data) > HEADER + 12 else 0
+    return -(-(size - head) // (MTU - head)) if head and size > MTU else 1
+
+
+def kind(packet: Packet, to: Endpoint) -> str:
+    """What a Teredo packet is in the words of the RFCs, without what else it carries."""
     if packet.is_bubble and to.host == DISCOVERY_ADDRESS:
         return "discovery bubble"
     if packet.is_bubble:

@@ -19,6 +19,7 @@ from lab.backends.processes import fork, lines
 from lab.check import reachability
 from lab.node import NodeError
 from lab.plan import LinkQuality, Plan
+from lab.seeing import tapping
 from lab.state import Lab
 from lab.teredo.runner import ask
 
@@ -58,6 +59,7 @@ class Supervisor:
         self._nodes = nodes
         self._links = links.qualities(plan)
         self._one_check = asyncio.Lock()
+        self._captures: dict[str, int] = {}
         self._stop = asyncio.Event()
         self._noted: list[dict[str, Any]] = []
         self._news = asyncio.Event()
@@ -157,6 +159,12 @@ class Supervisor:
                         await changed.wait()
                 case "check":
                     await self._check(send, request)
+                case "capture":
+                    await self._capture(send, request)
+                case "end-capture":
+                    if request["which"] in self._captures:
+                        os.write(self._captures[request["which"]], b".")
+                    await send({"event": "done"})
                 case "conformance":
                     await self._conformance(send)
                 case "nat":
@@ -244,6 +252,19 @@ class Supervisor:
         async with self._one_check:  # two would want the same ports of the nodes
             view = reachability.View(self._plan, self._nodes.places, self.status(), self._lab)
             await self._apart("check", lambda tell: reachability.run(view, request, tell), send)
+
+    async def _capture(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
+        """Pass on what is seen on links, until somebody asks for the end, or nobody listens any more."""
+        reading, writing = os.pipe()
+        self._captures[request["which"]] = writing
+        places = self._nodes.places
+        try:
+            await self._apart("capture", lambda tell: tapping.run(places, request, tell, reading), send)
+        finally:
+            os.write(writing, b".")
+            del self._captures[request["which"]]
+            os.close(reading)
+            os.close(writing)
 
     async def _conformance(self, send: Callable[[dict[str, Any]], Any]) -> None:
         """Examine the lab's Teredo programs, and pass the results on."""

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +60,14 @@ class Capture:
         options = [option for field in fields for option in ("-e", field)]
         output = self.tshark("-Y", display_filter, "-T", "fields", *options)
         return [tuple(line.split("\t")) for line in output.splitlines()]
+
+
+def _compiled(expression: str) -> list[list[int]]:
+    """An expression of tcpdump's as a filter for Ethernet. Raises AssertionError with what is wrong with it."""
+    program = ("tcpdump", "-ddd", "-y", "EN10MB", expression)
+    result = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{expression}: {result.stderr.strip()}"
+    return [[int(number) for number in line.split()] for line in result.stdout.splitlines()[1:]]
 
 
 @dataclass(frozen=True)
@@ -146,25 +155,27 @@ class RunningLab:
 
     @contextlib.contextmanager
     def capture(self, node: str, interface: str, *expression: str) -> Iterator[Capture]:
-        """Record what passes an interface of a node for a while; `expression` is tcpdump's, UDP by default."""
-        path = self.directory / f"{self.name}-{node}-{next(_serial)}.pcap"
-        python = "python" if self.backend == "docker" else sys.executable
-        command = (python, "-m", "lab.testing.record", interface, " ".join(expression) or "udp")
-        with path.open("wb") as file:
-            process = subprocess.Popen(
-                (*self.lab.entering(node), *command), stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
-            )
-        assert process.stderr is not None
-        assert process.stdin is not None
-        said = process.stderr.readline()
-        if said != b"recording\n":
-            raise AssertionError(f"{node}: {(said + process.stderr.read()).decode()}")
+        """Record what passes an interface of a node, or `any` of those of its plan, for as long as the context lasts.
+
+        `expression` is tcpdump's, UDP by default. The file is there when the context has ended.
+        """
+        from lab.seeing import live, pcapng  # noqa: PLC0415 - slow to import
+        from lab.seeing.cast import Tap  # noqa: PLC0415
+
+        plans = {each["name"]: each for each in self.lab.ask_once("plan")["plan"]["nodes"]}
+        names = [each["name"] for each in plans[node]["interfaces"]] if interface == "any" else [interface]
+        taps = [Tap(f"{node}/{name}", node, name) for name in names]
+        running = live.Capture(
+            self.lab, taps, lambda tap, kind: pcapng.Interface(kind, tap.name), _compiled(" ".join(expression) or "udp")
+        )
+        if not running.taps:
+            running.end()
+            raise AssertionError(f"{node} has no interface {interface}")
+        path = self.directory / f"{self.name}-{node}-{next(_serial)}.pcapng"
         try:
             yield Capture(path)
         finally:
-            process.stdin.close()
-            process.wait(timeout=10)
-            process.stderr.close()
+            path.write_bytes(pcapng.document(f"lab {self.name}", running.interfaces, running.rest()))
 
     def keep(self) -> list[Path]:
         """Copy the logs of the lab and its nodes to its directory; returns what is there now, captures as well."""
@@ -176,6 +187,8 @@ class RunningLab:
                     texts[f"{node['name']}.log"] = self.lab.log_text(node["name"])
         for name, text in texts.items():
             (self.directory / f"{self.name}-{name}").write_text(text)
+        for recording in self.lab.directory.glob("*.pcapng"):
+            shutil.copy(recording, self.directory / f"{self.name}-{recording.name}")
         return sorted(self.directory.glob(f"{self.name}-*"))
 
 

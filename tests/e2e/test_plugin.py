@@ -63,7 +63,7 @@ def test_a_test_that_fails_keeps_logs_and_captures_and_names_them(pytester: pyte
     assert "logs and captures of the lab" in said
     kept = {path.name.split("-", 2)[-1]: path for path in map(Path, re.findall(r"^/\S+$", said, re.MULTILINE))}
     assert {"alice.log", "lab.log", "server.log"} <= kept.keys()
-    assert any(name.startswith("internet") and name.endswith(".pcap") for name in kept)
+    assert any(name.startswith("internet") and name.endswith(".pcapng") for name in kept)
     assert "qualified" in kept["alice.log"].read_text()
 
 

@@ -27,11 +27,15 @@ FORBIDDEN = {"asyncio", "fcntl", "io", "os", "secrets", "select", "selectors", "
     "pyroute2",
 }
 PLANNING = {
-    "": ("plan.py", "planner.py", "link.py"),
+    "": ("plan.py", "planner.py", "link.py", "story.py"),
     "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
     "check": ("expectation.py",),
     "datapath": ("choice.py", "offload.py"),
+    "seeing": (
+        *("cast.py", "conversation.py", "diagram.py", "fields.py", "follow.py", "frames.py", "lines.py", "meaning.py"),
+        *("notes.py", "pcapng.py", "svg.py"),
+    ),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
 """The modules that make a plan, that judge a machine, or that take packets apart: pure functions too."""
