@@ -13,8 +13,8 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 PROGRAM_TYPES: Final = {"tcx/ingress": 46, "tcx/egress": 47}
@@ -152,13 +152,13 @@ class Map:
 class Loaded:
     """An object's maps and programs in the kernel. Closing it, or the end of the process, undoes all of it."""
 
-    def __init__(self, parsed: Object) -> None:
-        """Raises BpfError."""
+    def __init__(self, parsed: Object, entries: Mapping[str, int] | None = None) -> None:
+        """With so many entries in these maps, rather than as many as the object says. Raises BpfError."""
         self.maps: dict[str, Map] = {}
         self._programs: dict[str, int] = {}
         try:
             for spec in parsed.maps:
-                self.maps[spec.name] = Map(spec)
+                self.maps[spec.name] = Map(replace(spec, entries=(entries or {}).get(spec.name, spec.entries)))
             for name, (code, relocations) in parsed.programs.items():
                 self._programs[name] = self._load(name, code, relocations, parsed.license)
         except BpfError:

@@ -26,10 +26,14 @@ from lab.datapath import bpf
 from lab.datapath.choice import DataPath
 from lab.datapath.routes import Path, Routes
 from lab.teredo.address import host_bytes, packed
+from lab.teredo.peers import PEER_VALIDITY
+from lab.teredo.relay import Relay
 from lab.teredo.tunnel import Tunnel, Way
 
 OBJECT: Final = FilePath(__file__).with_name("teredo.bpf.o")
 SLOTS: Final = 8192
+CLIENT_SLOTS: Final = 512
+"""Peers that the kernel knows at most: a slot takes 200 bytes of its memory, and a lab may have a thousand clients."""
 
 DESERVING: Final = 64
 WITHIN: Final = 1.0
@@ -155,15 +159,17 @@ class _Program:
         self._ways: dict[bytes, Way] = {}
         self._slots: dict[bytes, _Slot] = {}
         self._by_number: dict[int, _Slot] = {}
-        self._free = deque(range(SLOTS))
+        slots = SLOTS if isinstance(machine, Relay) else CLIENT_SLOTS
+        self._free = deque(range(slots))
+        self._made_room = float("-inf")
         self._paths: dict[str, Path | None] = {}
         self._inside: Mapping[IPv6Network, bool] = {}
         self._links: dict[int, int] = {}
         with contextlib.ExitStack() as stack:
-            self._loaded = bpf.Loaded(bpf.parse(OBJECT.read_bytes()))
+            self._loaded = bpf.Loaded(bpf.parse(OBJECT.read_bytes()), {"entries": slots, "slots": slots})
             stack.callback(self._loaded.close)
             maps = self._loaded.maps
-            self._entries = (Entry * SLOTS).from_buffer(maps["entries"].memory())
+            self._entries = (Entry * slots).from_buffer(maps["entries"].memory())
             self._moved = maps["moved"].memory()
             tun = socket.if_nametoindex(interface)
             settings = Settings.from_buffer(maps["settings"].memory())
@@ -226,12 +232,14 @@ class _Program:
             if address in self._slots:  # what goes through userspace keeps the peer trusted as well
                 entry = self._entries[self._slots[address].number]
                 entry.heard = max(entry.heard, round(way.heard * 1e9))
+            else:  # there may be room now
+                self._install(address, way, now)
             return
         self._withdraw(address)
         self._ways.pop(address, None)
         if way is not None:
             self._ways[address] = way
-            self._install(address, way)
+            self._install(address, way, now)
 
     def _renew_inside(self) -> None:
         inside = self._machine.prefixes()
@@ -243,9 +251,11 @@ class _Program:
                 prefixes[_prefix(network)] = bytes((within,))
             self._inside = inside
 
-    def _install(self, address: bytes, way: Way) -> None:
+    def _install(self, address: bytes, way: Way, now: float) -> None:
         """Have the program carry what goes to a peer and comes from it, if it goes over a link that it can use."""
         path = self._path(way.send_to.host)
+        if not self._free:
+            self._make_room(now)
         if path is None or not self._free or not self._attach(path.interface):
             return
         slot = _Slot(address, self._free.popleft())
@@ -265,6 +275,14 @@ class _Program:
         )
         self._slots[address] = self._by_number[slot.number] = slot
         self._loaded.maps["slots"][address] = struct.pack("=I", slot.number)
+
+    def _make_room(self, now: float) -> None:
+        """Withdraw peers that have fallen silent, unless that was tried just now; who is heard again comes back."""
+        if now - self._made_room >= WITHIN:
+            self._made_room = now
+            for address, slot in list(self._slots.items()):
+                if now - self._entries[slot.number].heard / 1e9 >= PEER_VALIDITY:
+                    self._withdraw(address)
 
     def _withdraw(self, address: bytes) -> None:
         slot = self._slots.pop(address, None)
@@ -293,7 +311,7 @@ class _Program:
             host = way.send_to.host
             if self._path(host) != before.get(host):
                 self._withdraw(address)
-                self._install(address, way)
+                self._install(address, way, asyncio.get_running_loop().time())
         used = {path.interface for path in self._paths.values() if path is not None}
         for interface in self._links.keys() - used:
             os.close(self._links.pop(interface))

@@ -144,7 +144,7 @@ def test_a_connection_survives_that_its_data_take_another_path(
         before = mixed.teredo("alice")["kernel_carried"]
         with subprocess.Popen((*mixed.lab.entering(source), *here), stdout=subprocess.PIPE) as sender:
             turns = 0
-            while sender.poll() is None and turns < 8:
+            while sender.poll() is None and turns < 4:
                 carried = mixed.teredo("alice")["kernel_carried"]
                 until(lambda seen=carried: sender.poll() is not None or mixed.teredo("alice")["kernel_carried"] > seen)  # type: ignore[misc]
                 for node in ("alice", "relay"):

@@ -16,7 +16,7 @@ import pytest
 
 from lab.datapath.choice import DataPath
 from lab.datapath.kernel import DESERVING, KernelPath
-from lab.teredo.address import Endpoint, packed
+from lab.teredo.address import Endpoint, TeredoAddress, packed
 from lab.teredo.packet import MTU, bubble
 from lab.teredo.peers import PEER_VALIDITY
 from lab.teredo.relay import Relay, RelayConfig
@@ -145,6 +145,43 @@ def test_what_goes_through_userspace_keeps_trust_in_the_kernel(here: Ground, by:
             assert path.facts["kernel_carried"] == 1
             assert relay.way(CLIENT, now + PEER_VALIDITY - 1) is not None
             assert _heard(path) >= round(now * 1e9)
+            path.close()
+
+    with here.names.inside("relay"):
+        asyncio.run(main())
+
+
+def test_who_has_fallen_silent_makes_room_in_the_kernel(here: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.datapath.kernel.SLOTS", 2)
+    mappings = [Endpoint("198.51.100.9", 40000 + number) for number in range(4)]
+    clients = [TeredoAddress("203.0.113.1", 0x2C41, mapping).packed for mapping in mappings]
+
+    async def main() -> None:
+        now = asyncio.get_running_loop().time()
+        relay = Relay(RelayConfig(RELAY_ADDRESS), Random(1))
+        tun = Tun(Interface("teredo", teredo_route=True))
+        with contextlib.closing(tun), contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service:
+            path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
+            path.start(now)
+
+            def trust(number: int, when: float) -> None:
+                relay.packet(ipv6(HOST, clients[number], 17, udp(HOST, clients[number], b"first")), when)
+                relay.datagram(bubble(clients[number], packed(RELAY_ADDRESS)), mappings[number], when)
+                path.follow(when)
+
+            def known() -> set[int]:
+                assert path._program is not None
+                return {clients.index(address) for address in path._program._slots}
+
+            trust(0, now)
+            trust(1, now + 20)
+            trust(2, now + 25)
+            assert known() == {0, 1}, "there is no room, and nobody is silent"
+            trust(3, now + 35)
+            assert known() == {1, 3}
+            relay.datagram(bubble(clients[2], packed(RELAY_ADDRESS)), mappings[2], now + 51)
+            path.follow(now + 51)
+            assert known() == {2, 3}, "it is heard again, and there is room now"
             path.close()
 
     with here.names.inside("relay"):
