@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop scale mutants bpf packages images clean for-labs for-checks for-tests for-netns for-docker with-docker
+.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop scale mutants bpf packages images clean for-labs for-checks for-tests for-bench for-netns for-docker with-docker
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -41,7 +41,7 @@ format: for-checks ## Format the code, and mend what ruff can mend.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: for-labs with-docker ## Measure how fast labs come up, and servers are. ARGS goes to the benchmark: ARGS='--only containers'.
+bench: for-bench with-docker ## Measure how fast labs come up, and servers are. ARGS goes to the benchmark: ARGS='--only containers'.
 	@$(BIN)/python -m lab.bench $(ARGS)
 
 conformance: for-tests ## Run all tests, look at our programs and Miredo from outside, and write docs/conformance.md.
@@ -89,6 +89,9 @@ for-docker:
 # The containers' tests say why they are skipped where there can be no engine.
 with-docker:
 	-@tools/engine.sh up && tools/engine.sh compose && tools/images.sh
+
+for-bench:
+	@tools/setup.sh bench
 
 for-tests:
 	@tools/setup.sh test

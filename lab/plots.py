@@ -1,4 +1,4 @@
-"""Draws what the simulation at scale has found, as SVG. Needs matplotlib, which nothing else does."""
+"""Draws what the simulation at scale and benchmarks have found, as SVG. Needs matplotlib, which nothing else does."""
 
 from __future__ import annotations
 
@@ -21,6 +21,24 @@ _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "teredo-lab",
 }
+_COLOURS: Final = {"kernel": "C0", "userspace": "C2", "Miredo": "C1", "plain": "C7"}
+
+
+def bars(title: str, groups: dict[str, dict[str, float]], path: Path) -> None:
+    """Write horizontal bars, a panel for each group, to an SVG file; the unit is the group's name's."""
+    with mpl.rc_context(_STYLE):
+        rows = sum(len(group) for group in groups.values())
+        figure = Figure(figsize=(8, 0.8 + 0.35 * rows + 0.5 * len(groups)), layout="constrained", facecolor="white")
+        figure.suptitle(title)
+        heights = [len(group) for group in groups.values()]
+        panels = figure.subplots(len(groups), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (name, group) in zip(panels, groups.items(), strict=True):
+            drawn = axes.barh(list(group), list(group.values()), color=[_COLOURS.get(each, "C7") for each in group])
+            axes.bar_label(drawn, fmt="{:,.0f}", padding=3, fontsize="small")
+            axes.invert_yaxis()
+            axes.margins(x=0.12)
+            axes.set_title(name, loc="left")
+        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def draw(found: Found, path: Path) -> None:

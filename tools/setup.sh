@@ -4,6 +4,7 @@
 #   tools/setup.sh run        what a lab needs: system packages, and .venv with the run-time dependencies
 #   tools/setup.sh check      what `make check` needs: .venv with the development tools, no system packages
 #   tools/setup.sh test       what the tests need: both of the above, tshark and tcpdump, coturn, a UPnP client and clang
+#   tools/setup.sh bench      what benchmarks need: the same, and what labs are compared with, if it can be had
 #   tools/setup.sh packages   only the system packages of `test`
 #
 # Exit code 3: the machine lacks something that cannot be installed from here; the message says what to do.
@@ -24,6 +25,9 @@ readonly LAB=(iptables-restore:iptables nft:nftables ipset:ipset conntrack:connt
 readonly TESTS=(tshark:tshark tcpdump:tcpdump turnserver:coturn upnpc:miniupnpc clang-14:clang-14)
 # Optional: what they are for is left out where they are missing.
 readonly OPTIONAL=(miredo:miredo miredo-server:miredo-server miniupnpd:miniupnpd-nftables)
+
+# Optional for benchmarks: sections that need them are left out, and say so.
+readonly PEERS=(iperf3:iperf3 mnexec:mininet brctl:bridge-utils)
 
 commands() { echo "${@%%:*}"; }
 packages() { echo "${@##*:}"; }
@@ -210,6 +214,12 @@ run)
 check) ensure_python test ;;
 test)
     ensure_packages "${LAB[@]}" "${TESTS[@]}"
+    ensure_python test
+    ;;
+bench)
+    ensure_packages "${LAB[@]}"
+    mapfile -t peers < <(missing "${PEERS[@]}")
+    if ((${#peers[@]})); then request "" "$(packages "${peers[@]}")"; fi
     ensure_python test
     ;;
 packages)

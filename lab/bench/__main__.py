@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lab.bench import containers, datapath, labs, mininet, server
-from lab.bench.report import markdown, show
+from lab.bench.report import compared, markdown, show
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail, write
 
@@ -47,7 +47,22 @@ def main(
         print(json.dumps(report, indent=2))
     else:
         show(report)
-    write(page, lambda: markdown(report, {}))
+    write(page, lambda: markdown(report, _drawn(report, page)))
+
+
+def _drawn(report: dict[str, Any], page: Path | None) -> dict[str, str]:
+    """Draw what is compared, beside the page; the files' names by section. Without matplotlib there are no pictures."""
+    try:
+        from lab.plots import bars  # noqa: PLC0415 - only this needs matplotlib
+    except ImportError:
+        return {}
+    assert page is not None
+    drawn = {}
+    for name, section in report["sections"].items():
+        if groups := compared(section.get("medians", {})):
+            drawn[name] = f"{page.stem}-{name}.svg"
+            bars(section["title"], groups, page.with_name(drawn[name]))
+    return drawn
 
 
 def _environment() -> dict[str, Any]:

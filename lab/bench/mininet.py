@@ -13,7 +13,7 @@ from typing import Final
 
 from lab.backends import linux
 from lab.backends.wiring import wire
-from lab.bench.section import Figures, Section
+from lab.bench.section import Aim, Figures, Section
 from lab.planner import plan
 from lab.topology.load import parse
 
@@ -102,4 +102,6 @@ def _ours() -> tuple[float, float]:
     return up - began, time.monotonic() - up
 
 
-SECTIONS: Final = (Section("mininet", f"{_HOSTS} hosts on a switch", _once, _lacking),)
+_AIMS: Final = (Aim("ratio, wired and gone", at_least=5.0),)
+
+SECTIONS: Final = (Section("mininet", f"{_HOSTS} hosts on a switch", _once, _lacking, aims=_AIMS),)

@@ -52,6 +52,16 @@ def show(report: dict[str, Any]) -> None:
         console.print(table)
 
 
+def compared(medians: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Figures that are measured for several variants, whose names are `figure: variant`, by figure; no ratios."""
+    groups: dict[str, dict[str, float]] = {}
+    for key, value in medians.items():
+        figure, found, variant = key.rpartition(": ")
+        if found and not figure.startswith("ratio"):
+            groups.setdefault(figure, {})[variant] = value
+    return {figure: group for figure, group in groups.items() if len(group) > 1}
+
+
 def markdown(report: dict[str, Any], plots: dict[str, str]) -> str:
     """The same as a page; `plots` are the file names of sections' pictures."""
     lines = [_HEAD.format(runs=report["runs"], environment=_environment(report))]

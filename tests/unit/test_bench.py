@@ -120,3 +120,20 @@ def test_the_aims_of_data_paths_are_of_figures_that_there_are() -> None:
     figures = datapath._compared(found).keys() | {f"{lossy}: {variant}" for variant in found}
     (section,) = datapath.SECTIONS
     assert {aim.figure for aim in section.aims} <= figures
+
+
+def test_variants_of_a_figure_are_drawn_beside_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    figures = {
+        "TCP, Mbit/s: ours": 2.0,
+        "TCP, Mbit/s: plain": 4.0,
+        "ratio, TCP: ours to plain": 0.5,
+        "alone: ours": 1.0,
+    }
+    section = Section("a", "a lab", lambda _: figures)
+    page = tmp_path / "page.md"
+    code, _, _ = run("--runs", "1", "--markdown", str(page), monkeypatch=monkeypatch, sections=(section,))
+    assert code == 0
+    assert "![a lab](page-a.svg)" in page.read_text()
+    picture = (tmp_path / "page-a.svg").read_text()
+    assert "TCP, Mbit/s" in picture
+    assert "ratio" not in picture
