@@ -26,6 +26,7 @@ sites:
 MAPPER = """
 import asyncio, sys
 from pathlib import Path
+from lab.datapath.choice import DataPath
 from lab.teredo.address import Endpoint
 from lab.teredo.upnp import PortMapper
 
@@ -42,7 +43,7 @@ asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+def lab(datapath: DataPath, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with running(LAB, tmp_path_factory.mktemp("extensions")) as lab:
         yield lab
 

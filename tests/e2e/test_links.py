@@ -14,6 +14,7 @@ import pytest
 
 from lab.backends import netns
 from lab.backends.netns import has_netem
+from lab.datapath.choice import DataPath
 from lab.plan import LinkQuality
 from lab.planner import plan
 from lab.state import Lab, MachineError, StateError, all_labs
@@ -36,7 +37,7 @@ COUNT = 3000
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+def lab(datapath: DataPath, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with running(LINKS, tmp_path_factory.mktemp("links")) as lab:
         yield lab
 
