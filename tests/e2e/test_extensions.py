@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.datapath.choice import DataPath
 from tests.e2e.labs import RunningLab, running, until
 
 pytestmark = pytest.mark.e2e
@@ -26,7 +27,6 @@ sites:
 MAPPER = """
 import asyncio, sys
 from pathlib import Path
-from lab.datapath.choice import DataPath
 from lab.teredo.address import Endpoint
 from lab.teredo.upnp import PortMapper
 
