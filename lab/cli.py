@@ -28,6 +28,7 @@ from lab.cli_nat import app as nat_app
 from lab.cli_scale import scale
 from lab.cli_story import story
 from lab.cli_teredo import app as teredo_app
+from lab.cli_web import web
 from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.datapath.choice import VARIABLE, DataPath
 from lab.launch import launch, read, settle
@@ -54,6 +55,7 @@ app.command()(story)
 app.command()(doctor)
 app.command()(interop)
 app.command()(scale)
+app.command()(web)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
 Capture = Annotated[

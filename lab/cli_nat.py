@@ -6,7 +6,6 @@ import json
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
@@ -91,10 +90,8 @@ def set_(
 
     Examples: `teredo-lab nat set home-nat port_symmetric`, `teredo-lab nat set home-nat cone hairpin=yes`
     """
-    from lab.planner import plan  # noqa: PLC0415 - slow to import
-    from lab.topology.changes import ChangeError, with_nat  # noqa: PLC0415
-    from lab.topology.model import Nat, Topology  # noqa: PLC0415
-    from lab.topology.wording import explain  # noqa: PLC0415
+    from lab.changing import make_nat  # noqa: PLC0415 - slow to import
+    from lab.topology.changes import ChangeError  # noqa: PLC0415
 
     lab = the_lab(name)
     site = _need_nat(lab, node)["site"]
@@ -103,21 +100,9 @@ def set_(
         option, is_option, value = word.partition("=")
         options[option if is_option else "kind"] = value if is_option else word
     try:
-        nat = Nat.model_validate(options)
-        topology = with_nat(Topology.model_validate(lab.ask_once("plan")["topology"]), site, nat)
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        fail(BAD_INPUT, "\n".join(explain({**item, "loc": ("sites", site, "nat", *item["loc"])}) for item in errors))
+        make_nat(lab, site, options)
     except ChangeError as error:
         fail(BAD_INPUT, error)
-    new = plan(topology)
-    fresh = lab.refit(new.model_copy(update={"name": lab.name}))
-    lab.ask_once(
-        "replan",
-        fresh=fresh,
-        plan=new.model_dump(mode="json"),
-        topology=topology.model_dump(mode="json", by_alias=True),
-    )
     _after(lab, node, as_json=as_json)
 
 

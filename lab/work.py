@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from lab.link import loss_rules, queue
-from lab.nat.flows import forget_remotes
+from lab.nat.flows import forget_remotes, mappings
 from lab.node import apply_firewall, reconfigure, remove_firewall, run_tool
 from lab.plan import LinkQuality, NodePlan
 
@@ -56,4 +56,4 @@ def rules(node: NodePlan) -> dict[str, str]:
     }
 
 
-WORK: Final[dict[str, Callable[..., Any]]] = {each.__name__: each for each in (change, forget, shape, rules)}
+WORK: Final[dict[str, Callable[..., Any]]] = {each.__name__: each for each in (change, forget, shape, rules, mappings)}

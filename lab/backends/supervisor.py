@@ -190,6 +190,10 @@ class Supervisor:
                 case "rules":
                     node = self._plan.node(request["node"])
                     await send({"rules": self._nodes.places.do(node.name, "rules", node=node)})
+                case "mappings":
+                    await send({"mappings": await self._mappings(request["nodes"])})
+                case "forget":
+                    await self._forget(send)
                 case command:
                     await send({"problem": f"unknown command {command!r}"})
             await send({"event": "end"})
@@ -252,6 +256,20 @@ class Supervisor:
         async with self._one_check:  # two would want the same ports of the nodes
             view = reachability.View(self._plan, self._nodes.places, self.status(), self._lab)
             await self._apart("check", lambda tell: reachability.run(view, request, tell), send)
+
+    async def _forget(self, send: Callable[[dict[str, Any]], Any]) -> None:
+        """Make all paths cold, as a check does before it begins."""
+        async with self._one_check:
+            view = reachability.View(self._plan, self._nodes.places, self.status(), self._lab)
+            await self._apart("forgetting", lambda _: reachability.cool(view), send)
+
+    async def _mappings(self, nodes: list[str]) -> dict[str, Any]:
+        """What NATs translate now, by their names."""
+
+        def look() -> dict[str, Any]:  # in a thread, as a change is
+            return {node: self._nodes.places.do(node, "mappings") for node in nodes}
+
+        return await asyncio.to_thread(look)
 
     async def _capture(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
         """Pass on what is seen on links, until somebody asks for the end, or nobody listens any more."""

@@ -16,6 +16,33 @@ from lab.nat.nftables import TABLE
 from lab.plan import Firewall
 
 _UDP = 17
+_SEEN_REPLY = 2  # IPS_SEEN_REPLY of Linux's nf_conntrack_common.h
+
+
+def mappings() -> list[dict[str, Any]]:
+    """The UDP flows that the NAT translates now, by inside and remote endpoint: ``{"inside", "outside", "remote", …}``.
+
+    `expires` is in seconds; `answered`: packets have gone both ways; `opened`: by which side. A mapping that nftables
+    keeps for longer than its flows is seen only while it has some.
+    """
+    with Conntrack() as table:
+        rows = [row for entry in table.dump_entries() if (row := _mapping(entry)) is not None]
+    return sorted(rows, key=lambda row: (row["inside"], row["remote"]))
+
+
+def _mapping(entry: Any) -> dict[str, Any] | None:  # noqa: ANN401 - pyroute2 has no types
+    """One flow; None if it is not UDP, or not translated."""
+    there, back = entry.tuple_orig, entry.tuple_reply
+    if there.proto != _UDP:
+        return None
+    sent_from, sent_to = f"{there.saddr}:{there.sport}", f"{there.daddr}:{there.dport}"
+    answered_from, answered_to = f"{back.saddr}:{back.sport}", f"{back.daddr}:{back.dport}"
+    facts = {"expires": entry.timeout, "answered": bool(entry.status & _SEEN_REPLY)}
+    if there.saddr != back.daddr:
+        return {"inside": sent_from, "outside": answered_to, "remote": sent_to, "opened": "inside"} | facts
+    if there.daddr != back.saddr:
+        return {"inside": answered_from, "outside": sent_to, "remote": sent_from, "opened": "outside"} | facts
+    return None
 
 
 def forget_remotes(behaviour: NatBehaviour, firewall: Firewall, keep: Set[str]) -> None:

@@ -1,0 +1,1 @@
+"""A page that shows a running lab and lets a teacher act on it."""

@@ -1,0 +1,200 @@
+"""Follows a running lab for all who watch its page: its status, what nodes remember, and packets on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar
+
+from lab.plan import Plan
+from lab.seeing.cast import Cast
+from lab.seeing.live import Capture, cast_of
+from lab.state import Lab, StateError
+from lab.web.moving import FILTER, Moving
+from lab.web.picture import picture
+from lab.web.viewers import Viewer, Viewers
+
+PERIOD: Final = 1.0
+"""Seconds between two looks at what nodes remember, and at links."""
+
+_AGAIN: Final = 1.0
+"""Seconds until a lab that is gone is looked for again."""
+
+_FOLLOWED: Final = 20_000
+"""Packets after which following begins anew, since each that was followed is remembered."""
+
+LINKS: Final = 200
+"""Links that are watched at most."""
+
+_T = TypeVar("_T")
+
+
+class Live:
+    """Of one lab. Its threads end with the process: they wait for the lab most of the time."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.viewers = Viewers()
+        self._roles: dict[str, str] = {}
+        self._one_act = asyncio.Lock()
+        self._capturing = False
+        self._capture: Capture | None = None
+        self._recast = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poll: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; call it in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._watch, daemon=True).start()
+        self._poll = self._loop.create_task(self._look())
+
+    def close(self) -> None:
+        """End all viewers; may be called from anywhere."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.viewers.close)
+
+    async def stop(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._poll
+        if self._capture is not None:
+            await asyncio.to_thread(self._capture.end)
+
+    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody watches
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    # In threads
+
+    def _watch(self) -> None:
+        """Tell each status, and whether there is a lab at all."""
+        while True:
+            try:
+                drawing = picture(Plan.model_validate(self.lab.ask_once("plan")["plan"]))
+                self._soon(self._began, drawing)
+                for status in self.lab.ask("watch"):
+                    self._soon(self._status, status)
+                why = f"lab {self.lab.name!r} has ended"
+            except StateError as error:
+                why = str(error)
+            self._soon(self.viewers.tell, "gone", why)
+            time.sleep(_AGAIN)
+
+    def _follow(self) -> None:
+        """Tell of packets as long as somebody wants that."""
+        try:
+            cast = cast_of(self.lab)
+            taps = cast.taps([*cast.actors][:LINKS])
+            capture = self._capture = Capture(self.lab, taps, cast.interface, FILTER)
+            self._tell_packets(capture, cast)
+        except StateError:
+            time.sleep(_AGAIN)  # the lab is gone, which the page says
+        finally:
+            self._capture = None
+            self._soon(self._captured)
+
+    def _tell_packets(self, capture: Capture, cast: Cast) -> None:
+        moving = Moving(cast, capture.taps, capture.interfaces)
+        followed = 0
+        for passed in capture.passed():
+            too_many = moving.take(passed.packets) + sum(passed.lost.values())
+            moves = moving.ready(passed.now)
+            if moves:
+                self._soon(self.viewers.move, moves)
+            self._soon(self.viewers.tell, "too many packets", too_many > 0)
+            followed += len(passed.packets)
+            if self._recast or followed > _FOLLOWED:
+                self._recast, followed = False, 0
+                moving = Moving(cast_of(self.lab), capture.taps, capture.interfaces)
+            if not self.viewers.want_packets:
+                capture.end()
+
+    # In the event loop
+
+    def _began(self, drawing: dict[str, Any]) -> None:
+        self.viewers.tell("picture", drawing)
+        self.viewers.tell("gone", "")
+
+    def _status(self, status: dict[str, Any]) -> None:
+        nodes = [
+            {key: node[key] for key in _SHOWN} | {"addresses": [*node["ipv4"], *node["ipv6"]]}
+            for node in status["nodes"]
+        ]
+        before = self.viewers.latest("status") or {"nodes": ()}
+        if [node["teredo_address"] for node in before["nodes"]] != [node["teredo_address"] for node in nodes]:
+            self._recast = True
+        self._roles = {node["name"]: node["role"] for node in nodes}
+        self.viewers.tell("status", {"name": status["name"], "backend": status["backend"], "nodes": nodes})
+
+    def _captured(self) -> None:
+        self._capturing = False
+        self._want_packets()
+
+    def _want_packets(self) -> None:
+        if self.viewers.want_packets and not self._capturing:
+            self._capturing = True
+            threading.Thread(target=self._follow, daemon=True).start()
+
+    @contextlib.asynccontextmanager
+    async def viewer(self, nodes: frozenset[str], *, packets: bool) -> AsyncIterator[Viewer]:
+        """Somebody watches for a while."""
+        viewer = Viewer(nodes, packets=packets)
+        self.viewers.add(viewer)
+        self._want_packets()
+        try:
+            yield viewer
+        finally:
+            self.viewers.remove(viewer)
+
+    async def _look(self) -> None:
+        """Look again and again at what the nodes remember that somebody watches, and at links."""
+        while True:
+            with contextlib.suppress(StateError):  # the lab is gone, or changes just now
+                await self.look()
+            await asyncio.sleep(PERIOD)
+
+    async def look(self) -> None:
+        """Look once. Raises StateError."""
+        nodes = [name for name in self._roles if name in self.viewers.nodes]
+        if not nodes:
+            return
+        links, found = await asyncio.to_thread(self._found, nodes)
+        self.viewers.tell("links", links)
+        for name, facts in found.items():
+            self.viewers.tell(f"node {name}", facts)
+
+    def _found(self, nodes: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """In a thread: what links are like, and what each node remembers."""
+        links = self.lab.ask_once("links")["links"]
+        nats = [name for name in nodes if self._roles[name] == "nat"]
+        mappings = self.lab.ask_once("mappings", nodes=nats)["mappings"] if nats else {}
+        found: dict[str, Any] = {name: {"mappings": rows} for name, rows in mappings.items()}
+        for name in nodes:
+            if self._roles[name] in ("client", "server", "relay", "host"):
+                found[name] = {"program": self.lab.ask_once("program", node=name, request="state")["answer"]}
+        return links, found
+
+    async def act(self, doing: str, act: Callable[..., _T], *arguments: object, **options: object) -> _T:
+        """Do something in a thread, one at a time, and have everybody know. Raises what it raises."""
+        async with self._one_act:
+            self.viewers.tell("doing", doing)
+            try:
+                return await asyncio.to_thread(act, self.lab, *arguments, **options)
+            finally:
+                self.viewers.tell("doing", "")
+                self._recast = True
+                with contextlib.suppress(StateError):
+                    await self.look()
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """How far an act has come, for everybody; for the act's thread."""
+        return lambda done, total: self._soon(self.viewers.tell, "doing", f"{what}: {done} of {total}")
+
+
+_SHOWN: Final = ("name", "role", "site", "program", "state", "reason", "teredo_address", "nat_kind")

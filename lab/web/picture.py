@@ -1,0 +1,136 @@
+"""Where the nodes of a lab are drawn: servers, relays and hosts above the Internet, NATs and who is behind them below.
+
+Coordinates are pixels of a drawing that the page scales.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lab.link import uplinks
+from lab.plan import NodePlan, Plan
+from lab.topology.rules import INTERNET
+
+COLUMN: Final = 172
+LEVEL: Final = 148
+_PUBLIC, _CORE, _BELOW = 62, 172, 300
+_HALF, _PADDING, _GAP = 76, 40, 20
+"""Half of a node's width; what a site's box keeps around its nodes; what is between two boxes."""
+
+_ABREAST: Final = 6
+"""So many clients are always drawn side by side before another row begins."""
+
+
+@dataclass
+class _Tree:
+    """A node below the Internet, and those whose links lead to it."""
+
+    name: str
+    below: list[_Tree] = field(default_factory=list)
+
+    @property
+    def leaves(self) -> int:
+        return sum(each.leaves for each in self.below) or 1
+
+    @property
+    def depth(self) -> int:
+        return 1 + max((each.depth for each in self.below), default=0)
+
+
+class _Drawing:
+    """Positions and boxes as they are found."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, tuple[float, float]] = {}
+        self.boxes: list[dict[str, Any]] = []
+
+    def tree(self, tree: _Tree, left: float, top: float) -> float:
+        """Place a tree, with its left edge there; returns its right edge."""
+        right = left
+        for each in tree.below:
+            right = self.tree(each, right, top + LEVEL)
+        right = max(right, left + COLUMN)
+        self.places[tree.name] = ((left + right) / 2, top)
+        if tree.below:
+            height = (tree.depth - 1) * LEVEL + _PADDING - 4 * (tree.depth - 2)
+            inset = _GAP / 2 - 4 * (tree.depth - 2)
+            box = {"nat": tree.name, "x": left + inset, "y": top, "width": right - left - 2 * inset, "height": height}
+            self.boxes.insert(0, box)  # those around others come first
+        return right
+
+
+def picture(plan: Plan) -> dict[str, Any]:
+    """The drawing of a lab: nodes with places and what they are, boxes around what is private, and the Internet.
+
+    It stays the same as long as the lab does: kinds of NAT, states and addresses are the status's.
+    """
+    ends = uplinks(plan.networks)
+    upstream = {name: above for name, (_, (above, _)) in ends.items()}
+    trees = {name: _Tree(name) for name in upstream}
+    for name, above in upstream.items():
+        if above in trees:
+            trees[above].below.append(trees[name])
+    roles = {node.name: node.role for node in plan.nodes}
+    first = [name for name, above in upstream.items() if above == INTERNET]
+    public = [name for name in first if roles[name] not in ("nat", "client")]
+    below = [trees[name] for name in first if roles[name] in ("nat", "client")]
+
+    drawing = _Drawing()
+    abreast = max(_ABREAST, math.ceil(2 * math.sqrt(sum(tree.leaves for tree in below))))
+    width, bottom = 0.0, float(_CORE + 70)
+    for row in _rows(below, abreast):
+        right, top = 0.0, bottom + _BELOW - _CORE - 70
+        for tree in row:
+            right = drawing.tree(tree, right, top)
+        width = max(width, right)
+        bottom = top + (max(tree.depth for tree in row) - 1) * LEVEL + _PADDING + 50
+    width = max(width, COLUMN * len(public), COLUMN * 3)
+    for number, name in enumerate(public):
+        drawing.places[name] = ((number + 0.5) * width / len(public), _PUBLIC)
+
+    return {
+        "name": plan.name,
+        "width": width,
+        "height": bottom,
+        "internet": {"name": INTERNET, "x": width / 2, "y": _CORE, "width": width - 2 * _GAP},
+        "half": _HALF,
+        "nodes": [_node(node, drawing.places[node.name], upstream[node.name]) for node in plan.nodes
+                  if node.name in drawing.places],
+        "boxes": [_labelled(box, plan.node(box["nat"])) for box in drawing.boxes],
+    }  # fmt: skip
+
+
+def _rows(trees: list[_Tree], abreast: int) -> list[list[_Tree]]:
+    """The trees in rows of about so many leaves."""
+    rows: list[list[_Tree]] = []
+    room = 0
+    for tree in trees:
+        if tree.leaves > room:
+            rows.append([])
+            room = abreast
+        rows[-1].append(tree)
+        room -= tree.leaves
+    return rows
+
+
+def _node(node: NodePlan, place: tuple[float, float], upstream: str) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "role": node.role,
+        "site": node.site,
+        "program": node.program,
+        "upstream": upstream,
+        "x": place[0],
+        "y": place[1],
+    }
+
+
+def _labelled(box: dict[str, Any], nat: NodePlan) -> dict[str, Any]:
+    """A box with the network that is in it: the NAT's own, which is not the one outside."""
+    assert nat.nat is not None
+    external = {str(address) for address in nat.nat.setup.external}
+    own = (address for interface in nat.interfaces for address in interface.addresses if ":" not in address)
+    inside = next((address for address in own if address.split("/")[0] not in external), "")
+    return box | {"site": nat.site, "inside": inside}

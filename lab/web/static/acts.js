@@ -1,0 +1,96 @@
+// What a teacher does: forms that ask the lab for something.
+
+import { byId, offer } from "./dom.js";
+
+// The token is in the address's fragment, which no browser sends; kept for a reload, and taken out of sight.
+function token() {
+  const given = location.hash.slice(1);
+  if (/^[\w-]{20,}$/.test(given)) {
+    sessionStorage.setItem("token", given);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem("token");
+}
+
+const TOKEN = token();
+
+function notice(words, bad = false) {
+  byId("notice").textContent = words;
+  byId("notice").classList.toggle("bad", bad);
+}
+
+async function ask(path, said = {}) {
+  const buttons = document.querySelectorAll("#acts button");
+  buttons.forEach((button) => { button.disabled = true; });
+  notice("");
+  try {
+    const answer = await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Authorization: `Bearer ${TOKEN}` },
+      body: JSON.stringify(said),
+    });
+    const told = await answer.json().catch(() => ({ problem: `the server answers ${answer.status}` }));
+    notice(told.problem ?? told.done ?? told.outcome ?? "", Boolean(told.problem));
+    return answer.ok;
+  } catch (error) {
+    notice(`the server does not answer: ${error.message}`, true);
+    return false;
+  } finally {
+    buttons.forEach((button) => { button.disabled = false; });
+  }
+}
+
+function onSubmit(id, act) {
+  const form = byId(id);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const submitter = event.submitter;
+    await act(form.elements);
+    submitter?.focus();
+  });
+}
+
+function onClick(id, act) {
+  const button = byId(id);
+  button.addEventListener("click", async () => {
+    await act(button.form.elements);
+    button.focus();
+  });
+}
+
+export async function begin() {
+  byId("only-look").hidden = Boolean(TOKEN);
+  if (!TOKEN) document.querySelectorAll("#acts form").forEach((form) => { form.hidden = true; });
+  const kinds = await (await fetch("kinds")).json();
+  const list = byId("nat").elements.kind;
+  offer(list, Object.entries(kinds).map(([name, point]) => [name, `${name} (${point})`]));
+  onSubmit("ping", (fields) => ask("ping", { from: fields.from.value, to: fields.to.value, cold: fields.cold.checked }));
+  onSubmit("nat", (fields) => ask(`nats/${fields.node.value}/kind`, { kind: fields.kind.value }));
+  onClick("reset", (fields) => ask(`nats/${fields.node.value}/reset`));
+  onClick("cut", (fields) => ask(`links/${fields.node.value}`, { down: true }));
+  onClick("mend", (fields) => ask(`links/${fields.node.value}`, { down: false }));
+  onSubmit("check", () => ask("check"));
+  onClick("forget", () => ask("forget"));
+}
+
+// Who there is to choose from.
+export function offerNodes(nodes) {
+  const named = (roles) => nodes.filter((node) => roles.includes(node.role)).map((node) => [node.name, node.name]);
+  const ends = named(["client", "host"]);
+  const { from, to } = byId("ping").elements;
+  const fresh = !to.options.length;
+  offer(from, ends);
+  offer(to, ends);
+  if (fresh && ends.length > 1) to.value = ends[Math.min(2, ends.length - 1)][0];
+  const nats = nodes.filter((node) => node.role === "nat").map((node) => [node.name, `${node.name} (${node.nat_kind})`]);
+  offer(byId("nat").elements.node, nats);
+  byId("nat").hidden = byId("nat").hidden || !nats.length;
+  offer(byId("link").elements.node, named(["client", "host", "nat", "server", "relay"]));
+}
+
+// A node that has been chosen elsewhere is what forms are about, too.
+export function meanNode(node) {
+  const set = (select) => { if ([...select.options].some((option) => option.value === node.name)) select.value = node.name; };
+  set(byId("nat").elements.node);
+  set(byId("link").elements.node);
+}

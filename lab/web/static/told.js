@@ -1,0 +1,44 @@
+// What came out: a ping with its diagram, and the matrix of the last check.
+
+import { byId, html } from "./dom.js";
+
+export function showTold(told) {
+  byId("told").hidden = false;
+  byId("told-title").textContent = `Ping ${told.title}${told.cold ? ", over cold paths" : ""}`;
+  const outcome = byId("told-outcome");
+  outcome.textContent = `${told.reached ? "✓" : "✗"} ${told.outcome}`;
+  outcome.className = told.reached ? "good" : "bad";
+  byId("told-output").textContent = told.output;
+  const picture = byId("told-picture");
+  picture.alt = `Sequence diagram of ${told.title}; the same follows in words`;
+  picture.src = told.picture;
+  byId("told-steps").replaceChildren(...told.steps.map((step) => html("li", {},
+    html("strong", {}, `${step.at.toFixed(1)} ms, ${step.path.join(" → ")}${step.dropped ? " ✗" : ""}`),
+    ...step.notes.map((note) => html("div", { class: note.style }, note.text)))));
+}
+
+function cell(results) {
+  if (!results.length) return html("td", { class: "quiet" }, "·");
+  const first = results[0];
+  const good = results.every((result) => result.ok);
+  let words = first.expected === "reachable" ? "unreachable" : "no, expected";
+  if (first.observed === "reachable") words = `${first.path ?? "reached"}, ${first.first_packet_ms.toFixed(1)} ms`;
+  return html("td", { class: good ? "good" : "bad" }, good ? words : `✗ ${words}`);
+}
+
+export function showCheck(check) {
+  byId("matrix").hidden = false;
+  const results = check.results;
+  const names = (key) => [...new Set(results.map((result) => result[key]))].sort();
+  const sources = names("source");
+  const destinations = names("destination");
+  const good = results.filter((result) => result.ok).length;
+  byId("matrix-summary").textContent = `${check.ok ? "✓" : "✗"} ${good} of ${results.length} results are as expected`;
+  byId("matrix-summary").className = check.ok ? "good" : "bad";
+  byId("matrix-table").replaceChildren(
+    html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "from"), ...destinations.map((name) => html("th", { scope: "col" }, `to ${name}`)))),
+    html("tbody", {}, ...sources.map((source) => html("tr", {}, html("th", { scope: "row" }, source),
+      ...destinations.map((destination) => cell(results.filter((each) => each.source === source && each.destination === destination)))))));
+  byId("matrix-failures").replaceChildren(...results.filter((result) => !result.ok).map((result) => html("li", { class: "bad" },
+    `${result.source} → ${result.destination} (${result.probe}): expected ${result.expected} (${result.because}), observed ${result.observed}${result.reason ? `: ${result.reason}` : ""}`)));
+}
