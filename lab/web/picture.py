@@ -5,6 +5,7 @@ Coordinates are pixels of a drawing that the page scales.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,10 +14,10 @@ from lab.link import uplinks
 from lab.plan import NodePlan, Plan
 from lab.topology.rules import INTERNET
 
-COLUMN: Final = 172
+COLUMN: Final = 190
 LEVEL: Final = 148
-_PUBLIC, _CORE, _BELOW = 62, 172, 300
-_HALF, _PADDING, _GAP = 76, 40, 20
+_PUBLIC, _CORE, _BELOW = 62, 172, 326
+_HALF, _PADDING, _GAP = 84, 40, 20
 """Half of a node's width; what a site's box keeps around its nodes; what is between two boxes."""
 
 _ABREAST: Final = 6
@@ -122,6 +123,7 @@ def _node(node: NodePlan, place: tuple[float, float], upstream: str) -> dict[str
         "site": node.site,
         "program": node.program,
         "upstream": upstream,
+        "outside": [str(address) for address in node.nat.setup.external] if node.nat is not None else [],
         "x": place[0],
         "y": place[1],
     }
@@ -130,7 +132,7 @@ def _node(node: NodePlan, place: tuple[float, float], upstream: str) -> dict[str
 def _labelled(box: dict[str, Any], nat: NodePlan) -> dict[str, Any]:
     """A box with the network that is in it: the NAT's own, which is not the one outside."""
     assert nat.nat is not None
-    external = {str(address) for address in nat.nat.setup.external}
-    own = (address for interface in nat.interfaces for address in interface.addresses if ":" not in address)
-    inside = next((address for address in own if address.split("/")[0] not in external), "")
+    external = {*nat.nat.setup.external}
+    own = (ipaddress.ip_interface(address) for interface in nat.interfaces for address in interface.addresses)
+    inside = next((str(each.network) for each in own if each.version == 4 and each.ip not in external), "")
     return box | {"site": nat.site, "inside": inside}

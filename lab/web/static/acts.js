@@ -13,6 +13,7 @@ function token() {
 }
 
 const TOKEN = token();
+let kinds = new Map(); // of the NATs that run
 
 function notice(words, bad = false) {
   byId("notice").textContent = words;
@@ -61,9 +62,10 @@ function onClick(id, act) {
 export async function begin() {
   byId("only-look").hidden = Boolean(TOKEN);
   if (!TOKEN) document.querySelectorAll("#acts form").forEach((form) => { form.hidden = true; });
-  const kinds = await (await fetch("kinds")).json();
-  const list = byId("nat").elements.kind;
-  offer(list, Object.entries(kinds).map(([name, point]) => [name, `${name} (${point})`]));
+  const { node, kind } = byId("nat").elements;
+  const points = await (await fetch("kinds")).json();
+  node.addEventListener("change", meanKind);
+  offer(kind, Object.entries(points).map(([name, point]) => [name, `${name} (${point})`]));
   onSubmit("ping", (fields) => ask("ping", { from: fields.from.value, to: fields.to.value, cold: fields.cold.checked }));
   onSubmit("nat", (fields) => ask(`nats/${fields.node.value}/kind`, { kind: fields.kind.value }));
   onClick("reset", (fields) => ask(`nats/${fields.node.value}/reset`));
@@ -76,16 +78,24 @@ export async function begin() {
 // Who there is to choose from.
 export function offerNodes(nodes) {
   const named = (roles) => nodes.filter((node) => roles.includes(node.role)).map((node) => [node.name, node.name]);
-  const ends = named(["client", "host"]);
+  const ends = [...named(["client"]), ...named(["host"])];
   const { from, to } = byId("ping").elements;
   const fresh = !to.options.length;
   offer(from, ends);
   offer(to, ends);
   if (fresh && ends.length > 1) to.value = ends[Math.min(2, ends.length - 1)][0];
   const nats = nodes.filter((node) => node.role === "nat").map((node) => [node.name, `${node.name} (${node.nat_kind})`]);
+  kinds = new Map(nodes.map((node) => [node.name, node.nat_kind]));
+  const shown = byId("nat").elements.node.value;
   offer(byId("nat").elements.node, nats);
+  if (!shown) meanKind();
   byId("nat").hidden = byId("nat").hidden || !nats.length;
   offer(byId("link").elements.node, named(["client", "host", "nat", "server", "relay"]));
+}
+
+function meanKind() {
+  const { node, kind } = byId("nat").elements;
+  if (kinds.get(node.value)) kind.value = kinds.get(node.value);
 }
 
 // A node that has been chosen elsewhere is what forms are about, too.
@@ -93,4 +103,5 @@ export function meanNode(node) {
   const set = (select) => { if ([...select.options].some((option) => option.value === node.name)) select.value = node.name; };
   set(byId("nat").elements.node);
   set(byId("link").elements.node);
+  meanKind();
 }

@@ -21,6 +21,12 @@ function around(name) {
   return names;
 }
 
+// Each client, then the NATs before it, so that they are side by side; then all others.
+function inOrder(names) {
+  const clients = names.filter((name) => place(name).role === "client");
+  return [...new Set([...clients.flatMap((name) => [name, ...around(name).filter((each) => names.includes(each))]), ...names])];
+}
+
 function watched() {
   const drawn = nodes.filter((node) => place(node.name)).map((node) => node.name);
   return drawn.length <= ALL ? drawn : chosen ? around(chosen) : [];
@@ -51,7 +57,7 @@ function gone(why) {
 }
 
 function panels() {
-  const names = chosen ? around(chosen) : watched();
+  const names = chosen ? around(chosen) : inOrder(watched());
   showPanels(names.map((name) => nodes.find((node) => node.name === name)).filter(Boolean));
 }
 

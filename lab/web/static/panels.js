@@ -41,7 +41,7 @@ function counters(program) {
 
 function ofProgram(node, program) {
   if (!program) {
-    return [html("p", { class: "quiet" }, node.program === "miredo" ? "Miredo does not tell what it knows." : "It runs no Teredo program that tells.")];
+    return [html("p", { class: "quiet" }, "Miredo does not tell what it knows.")];
   }
   if (program.type !== "client") {
     return [facts([["is a", program.type], ["address", program.address ?? program.server]]), program.peers ? peers(program.peers) : null, counters(program)];
@@ -66,16 +66,17 @@ function ofNat(rows) {
 // The panels of these nodes, in this order; what has not changed stays, so that nobody loses their place.
 export function showPanels(nodes) {
   const box = byId("panels");
-  const wanted = nodes.filter((node) => known.has(node.name));
+  const told = (node) => known.get(node.name)?.mappings || known.get(node.name)?.program || node.program === "miredo";
+  const wanted = nodes.filter((node) => known.has(node.name) && told(node));
   const panels = new Map([...box.children].map((panel) => [panel.dataset.node, panel]));
   box.replaceChildren(...wanted.map((node) => {
-    const told = known.get(node.name);
-    const key = JSON.stringify([node, told]);
+    const knows = known.get(node.name);
+    const key = JSON.stringify([node, knows]);
     const before = panels.get(node.name);
     if (before?.dataset.key === key) return before;
     const open = before?.querySelector("details")?.open ?? false;
     const what = node.role === "nat" ? `NAT, ${node.nat_kind}` : node.role;
-    const body = told.mappings ? ofNat(told.mappings) : ofProgram(node, told.program);
+    const body = knows.mappings ? ofNat(knows.mappings) : ofProgram(node, knows.program);
     const panel = html("article", { class: "panel", "data-node": node.name, "aria-label": node.name },
       html("h3", {}, `${node.name} (${what}): `, html("span", { class: mood(node.state) }, node.state)),
       node.reason ? html("p", { class: "bad" }, node.reason) : null, ...body);

@@ -10,6 +10,14 @@ let links = new Map();
 export const place = (name) => drawing?.nodes.find((node) => node.name === name);
 export const internet = () => drawing?.internet;
 
+// Keeps a text within so many pixels; the whole is in its node's label.
+function fit(text, width) {
+  text.removeAttribute("textLength");
+  if (text.getComputedTextLength() <= width) return;
+  text.setAttribute("textLength", width);
+  text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+}
+
 export function draw(picture, choose) {
   drawing = picture;
   groups = new Map();
@@ -18,14 +26,17 @@ export function draw(picture, choose) {
   root.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
   const boxes = picture.boxes.map((box) => svg("g", {},
     svg("rect", { class: "box", x: box.x, y: box.y, width: box.width, height: box.height + HEIGHT / 2, rx: 12 }),
-    svg("text", { class: "small", x: box.x + box.width / 2, y: box.y + box.height + HEIGHT / 2 - 9 }, `private ${box.inside}`)));
+    svg("text", { class: "small", x: box.x + box.width / 2, y: box.y + box.height + HEIGHT / 2 - 11 }, `private ${box.inside}`)));
   const { internet: core, half } = picture;
   const lines = picture.nodes.map((node) => {
     const up = node.upstream === core.name ? { x: node.x, y: core.y } : place(node.upstream);
     const line = svg("line", { class: "link", x1: node.x, y1: node.y, x2: up.x, y2: up.y });
-    const words = svg("text", { class: "link-words", x: (node.x + up.x) / 2, y: (node.y + up.y) / 2 + 5 });
+    const below = up.y < node.y ? 0.55 : 0.6;
+    const words = svg("text", { class: "on-link link-words", x: (node.x + up.x) / 2, y: node.y + (up.y - node.y) * below + 5 });
     links.set(node.name, { line, words });
-    return svg("g", {}, line, words);
+    const more = node.outside.length > 1 ? ` +${node.outside.length - 1}` : "";
+    const outside = node.outside.length ? [svg("text", { class: "on-link small", x: node.x, y: node.y - HEIGHT / 2 - 9 }, `${node.outside[0]}${more}`)] : [];
+    return svg("g", {}, line, words, ...outside);
   });
   const cloud = svg("g", {},
     svg("rect", { class: "core", x: core.x - core.width / 2, y: core.y - 24, width: core.width, height: 48, rx: 24 }),
@@ -47,6 +58,7 @@ export function draw(picture, choose) {
     return group;
   });
   root.replaceChildren(...boxes, ...lines, cloud, ...nodes, svg("g", { id: "moving", "aria-hidden": "true" }));
+  for (const { parts } of groups.values()) fit(parts.name, 2 * half - 12);
 }
 
 export function showStates(nodes) {
@@ -55,7 +67,8 @@ export function showStates(nodes) {
     if (!drawn) continue;
     const program = node.program === "miredo" ? " (Miredo)" : "";
     const what = node.role === "nat" ? node.nat_kind : `${node.role}${program}`;
-    drawn.parts.what.textContent = what.length > 20 ? `${what.slice(0, 19)}…` : what;
+    drawn.parts.what.textContent = what;
+    fit(drawn.parts.what, 2 * drawing.half - 12);
     drawn.parts.state.textContent = node.state.startsWith("starting") ? "starting" : node.state;
     drawn.group.classList.remove("good", "middling", "bad");
     drawn.group.classList.add(mood(node.state));

@@ -3,6 +3,7 @@
 import { byId, html } from "./dom.js";
 
 export function showTold(told) {
+  if (byId("told-picture").getAttribute("src") === told.picture) return;
   byId("told").hidden = false;
   byId("told-title").textContent = `Ping ${told.title}${told.cold ? ", over cold paths" : ""}`;
   const outcome = byId("told-outcome");
