@@ -3,7 +3,8 @@
 #
 #   tools/setup.sh run        what a lab needs: system packages, and .venv with the run-time dependencies
 #   tools/setup.sh check      what `make check` needs: .venv with the development tools, no system packages
-#   tools/setup.sh test       what the tests need: both of the above, tshark and tcpdump, coturn, a UPnP client and clang
+#   tools/setup.sh test       what the tests need: both of the above, tshark and tcpdump, coturn, a UPnP client and clang,
+#                             and a browser, if it can be had
 #   tools/setup.sh bench      what benchmarks need: the same, and what labs are compared with, if it can be had
 #   tools/setup.sh packages   only the system packages of `test`
 #
@@ -28,6 +29,9 @@ readonly OPTIONAL=(miredo:miredo miredo-server:miredo-server miniupnpd:miniupnpd
 
 # Optional for benchmarks: sections that need them are left out, and say so.
 readonly PEERS=(iperf3:iperf3 mnexec:mininet brctl:bridge-utils)
+
+# Optional for tests: without a browser, those of the live page are skipped.
+readonly BROWSER=(chromium:chromium chromedriver:chromium-driver)
 
 commands() { echo "${@%%:*}"; }
 packages() { echo "${@##*:}"; }
@@ -214,6 +218,8 @@ run)
 check) ensure_python test ;;
 test)
     ensure_packages "${LAB[@]}" "${TESTS[@]}"
+    mapfile -t browser < <(missing "${BROWSER[@]}")
+    if ((${#browser[@]})) && ! command -v google-chrome >/dev/null; then request "" "$(packages "${browser[@]}")"; fi
     ensure_python test
     ;;
 bench)

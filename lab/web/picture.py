@@ -17,8 +17,8 @@ from lab.topology.rules import INTERNET
 COLUMN: Final = 190
 LEVEL: Final = 148
 _PUBLIC, _CORE, _BELOW = 62, 172, 326
-_HALF, _PADDING, _GAP = 84, 40, 20
-"""Half of a node's width; what a site's box keeps around its nodes; what is between two boxes."""
+_HALF, _PADDING, _GAP, _LABEL = 84, 40, 20, 30
+"""Half of a node's width; what a site's box keeps below its nodes; what is between two boxes; and a box's words."""
 
 _ABREAST: Final = 6
 """So many clients are always drawn side by side before another row begins."""
@@ -55,8 +55,9 @@ class _Drawing:
         right = max(right, left + COLUMN)
         self.places[tree.name] = ((left + right) / 2, top)
         if tree.below:
-            height = (tree.depth - 1) * LEVEL + _PADDING - 4 * (tree.depth - 2)
-            inset = _GAP / 2 - 4 * (tree.depth - 2)
+            around = tree.depth - 2  # boxes that are within this one
+            height = (tree.depth - 1) * LEVEL + _PADDING + _LABEL * around
+            inset = _GAP / 2 - 4 * around
             box = {"nat": tree.name, "x": left + inset, "y": top, "width": right - left - 2 * inset, "height": height}
             self.boxes.insert(0, box)  # those around others come first
         return right
@@ -86,7 +87,8 @@ def picture(plan: Plan) -> dict[str, Any]:
         for tree in row:
             right = drawing.tree(tree, right, top)
         width = max(width, right)
-        bottom = top + (max(tree.depth for tree in row) - 1) * LEVEL + _PADDING + 50
+        depth = max(tree.depth for tree in row)
+        bottom = top + (depth - 1) * LEVEL + _PADDING + _LABEL * max(0, depth - 2) + 50
     width = max(width, COLUMN * len(public), COLUMN * 3)
     for number, name in enumerate(public):
         drawing.places[name] = ((number + 0.5) * width / len(public), _PUBLIC)

@@ -1,0 +1,302 @@
+"""The live page in a real browser: a teacher's morning, and nothing that goes wrong without being seen."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+
+from tests.e2e.conftest import TOPOLOGIES
+from tests.e2e.labs import COMMAND, SMALL, RunningLab, cli, running, until
+
+pytestmark = pytest.mark.e2e
+
+BROWSERS = ("chromium", "google-chrome")
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--no-first-run", "--window-size=1600,1100"),
+)
+
+
+@contextlib.contextmanager
+def served(lab: RunningLab) -> Iterator[str]:
+    """The address of a lab's page for a while. It ends by Ctrl-C, and says nothing of it."""
+    command = (*COMMAND, "web", "--name", lab.name, "--port", "0")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said == f"showing lab {lab.name}; Ctrl-C ends it\n"
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str, directory: Path) -> None:
+        self.driver = driver
+        self.origin = url.partition("#")[0]
+        self._directory = directory
+        driver.get(url)
+        self.until("#picture .node")
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """What is in an element, shown or not."""
+        script = "return document.querySelector(arguments[0])?.textContent ?? ''"
+        return str(self.driver.execute_script(script, selector))
+
+    def until(self, selector: str, words: str = "") -> None:
+        """Wait for an element, and for words in it."""
+        until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector) != [] and words in self.text(selector), 60)
+
+    def choose(self, selector: str, value: str) -> None:
+        Select(self.find(selector)).select_by_value(value)
+
+    def click(self, selector: str) -> None:
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.find(selector))
+        self.find(selector).click()
+
+    def done(self, selector: str, words: str) -> None:
+        """Do something, and wait for the notice that it has been done."""
+        self.click(selector)
+        self.until("#notice", words)
+        until(lambda: bool(self.find(selector).is_enabled()))
+
+    def picture(self, name: str) -> Path:
+        path = self._directory / f"{name}.png"
+        self.driver.save_screenshot(str(path))
+        return path
+
+    def requests(self) -> list[str]:
+        """All addresses that the browser has asked for since the last call."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    with running(TOPOLOGIES / "default.yaml", tmp_path_factory.mktemp("web")) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def url(lab: RunningLab) -> Iterator[str]:
+    with served(lab) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("needs a browser, packages chromium and chromium-driver: `make test` installs them where it can")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def page(driver: webdriver.Chrome, url: str, tmp_path: Path) -> Iterator[Page]:
+    """The page, anew for each test; the console stays empty, and nobody but its server is asked."""
+    driver.get("about:blank")
+    driver.get_log("browser")
+    found = Page(driver, url, tmp_path)
+    yield found
+    found.picture("end")
+    assert driver.get_log("browser") == []
+    foreign = [each for each in found.requests() if not each.startswith((found.origin, "about:", "data:"))]
+    assert foreign == []
+
+
+def test_the_picture_says_what_each_node_is(page: Page, lab: RunningLab) -> None:
+    page.until("[data-node=frank] .state", "off-line")
+    for node in lab.status()["nodes"]:
+        if node["role"] == "internet":
+            continue
+        label = page.find(f"#picture [data-node={node['name']}]").get_attribute("aria-label")
+        assert node["name"] in label
+        assert node["state"] in label
+        assert node["nat_kind"] is None or node["nat_kind"] in label
+    assert "symmetric NAT: mapped to" in page.find("[data-node=frank]").get_attribute("aria-label")
+    page.until("#panels [data-node=alice]", "qualified")
+    assert page.text("#panels [data-node=alice] .states [aria-current]") == "qualified"
+    assert lab.teredo("alice")["external_mapping"] in page.text("#panels [data-node=alice]")
+
+
+def test_a_ping_appears_in_the_diagram(page: Page, lab: RunningLab) -> None:
+    page.choose("#ping [name=from]", "alice")
+    page.choose("#ping [name=to]", "carol")
+    page.done("#ping button", "alice reaches carol")
+    assert page.text("#told-title") == "Ping alice → carol, over cold paths"
+    assert "3 packets transmitted, 3 received" in page.text("#told-output")
+    assert "direct bubble" in page.text("#told-steps")
+    assert "dropped by home-port-nat: filtering APDF" in page.text("#told-steps")
+    assert "alice → home-cone-nat → server" in page.text("#told-steps")
+    until(lambda: int(page.driver.execute_script("return document.getElementById('told-picture').naturalWidth")) > 800)
+    page.until("#last-packet", "Last packet: ")
+    page.until("#panels [data-node=alice]", lab.status()["nodes"][0]["name"] and lab.address("carol"))
+    page.driver.execute_script("scrollTo(0, 0)")
+    page.picture("ping")
+
+
+def test_a_ping_that_cannot_be_says_why(page: Page) -> None:
+    page.choose("#ping [name=from]", "alice")
+    page.choose("#ping [name=to]", "frank")
+    page.done("#ping button", "frank has no Teredo address, so nothing can be sent")
+    page.choose("#ping [name=to]", "alice")
+    page.done("#ping button", "a ping needs two, and alice is one")
+    # A browser notes in its console that the server has answered 400, which is what is meant here.
+    assert all("400" in entry["message"] for entry in page.driver.get_log("browser"))
+
+
+def test_a_reset_shows_the_mappings_go(page: Page, lab: RunningLab) -> None:
+    mapped = lab.teredo("alice")["external_mapping"]
+    page.until("#panels [data-node=home-cone-nat] .mappings", mapped)
+    page.choose("#link [name=node]", "alice")
+    page.done("#cut", "the link of alice is cut")  # or a refresh would open the next mapping at once
+    page.until("#picture .link.down")
+    page.choose("#nat [name=node]", "home-cone-nat")
+    page.done("#reset", "home-cone-nat has forgotten all its mappings")
+    page.until("#panels [data-node=home-cone-nat]", "It remembers no UDP flow now.")
+    assert lab.exec("home-cone-nat", "conntrack", "-L", "-p", "udp").stdout == ""
+    page.picture("reset")
+    page.done("#mend", "the link of alice is mended")
+    until(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#picture .link.down") == [])
+    lab.teredo("alice", "refresh")
+    page.until("#panels [data-node=home-cone-nat] .mappings", "192.0.2.2:3544")
+
+
+def test_a_nat_becomes_another_kind(page: Page, lab: RunningLab) -> None:
+    page.choose("#nat [name=node]", "home-addr-nat")
+    assert page.find("#nat [name=kind]").get_attribute("value") == "addr_restricted"
+    page.choose("#nat [name=kind]", "cone")
+    page.done("#nat button:not([type])", "home-addr-nat is cone now")
+    page.until("#picture [data-node=home-addr-nat]", "cone")
+    assert lab.node("home-addr-nat")["nat_kind"] == "cone"
+    assert lab.node("home-addr-nat")["state"] == "running"
+
+
+def test_the_matrix_is_that_of_the_check(page: Page) -> None:
+    page.done("#check button", "checked")
+    assert re.fullmatch(r"✓ (\d+) of \1 results are as expected", page.text("#matrix-summary"))
+    rows = page.driver.find_elements(By.CSS_SELECTOR, "#matrix-table tbody tr")
+    cells = {row.find_element(By.TAG_NAME, "th").text: row.text for row in rows}
+    assert "direct" in cells["alice"]
+    assert "relay" in cells["web"]
+    assert "no, expected" in cells["frank"]
+    page.driver.execute_script("document.getElementById('matrix').scrollIntoView()")
+    page.picture("matrix")
+
+
+def test_everything_can_be_had_by_keys_and_has_a_name(page: Page) -> None:
+    page.until("#panels [data-node=bob]")
+    page.find("#picture [data-node=bob]").send_keys(Keys.ENTER)
+    until(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#panels [data-node=alice]") == [])
+    assert page.find("#picture [data-node=bob]").get_attribute("aria-pressed") == "true"
+    assert {
+        each.get_attribute("data-node") for each in page.driver.find_elements(By.CSS_SELECTOR, "#panels article")
+    } == {
+        "bob",
+        "home-addr-nat",
+    }
+    page.find("#picture [data-node=bob]").send_keys(Keys.SPACE)
+    page.until("#panels [data-node=alice]")
+    tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    asked = [node for node in tree if node.get("role", {}).get("value") in ("button", "combobox", "checkbox", "image")]
+    assert len(asked) > 25
+    assert [node for node in asked if not node.get("ignored") and not node.get("name", {}).get("value")] == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_and_motion_are_as_the_viewer_wants(page: Page, theme: str) -> None:
+    preferred = [
+        {"name": "prefers-color-scheme", "value": theme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": preferred})
+    try:
+        script = "return getComputedStyle(document.body).backgroundColor"
+        red = int(re.findall(r"\d+", page.driver.execute_script(script))[0])
+        assert red > 200 if theme == "light" else red < 50
+        page.choose("#ping [name=from]", "bob")
+        page.choose("#ping [name=to]", "web")
+        page.done("#ping button", "bob reaches web")
+        page.until("#last-packet", "Last packet: ")
+        assert page.driver.find_elements(By.CSS_SELECTOR, "#moving .dot") == []
+        page.driver.execute_script("scrollTo(0, 0)")
+        page.picture(theme)
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_without_the_token_one_may_look_but_not_touch(driver: webdriver.Chrome, url: str, tmp_path: Path) -> None:
+    driver.get("about:blank")
+    driver.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url.partition("/#")[0], "storageTypes": "all"})
+    driver.switch_to.new_window("tab")  # which has no session's token
+    page = Page(driver, url.partition("#")[0], tmp_path)
+    page.until("[data-node=alice] .state", "qualified")
+    assert page.find("#only-look").is_displayed()
+    assert [each for each in driver.find_elements(By.CSS_SELECTOR, "#acts button") if each.is_displayed()] == []
+    answer = httpx.post(f"{page.origin}links/alice", json={"down": True})
+    assert answer.status_code == 401
+    driver.close()
+    driver.switch_to.window(driver.window_handles[0])
+
+
+def test_nobody_may_reach_it_by_another_name(url: str) -> None:
+    origin = url.partition("#")[0]
+    assert httpx.get(origin).status_code == 200
+    assert httpx.get(origin, headers={"Host": "evil.example"}).status_code == 421
+    assert httpx.get(f"{origin}kinds", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert urlsplit(url).hostname == "127.0.0.1"
+
+
+def test_the_page_says_when_its_lab_has_ended_and_when_it_is_back(tmp_path: Path) -> None:
+    with running(SMALL, tmp_path) as lab, served(lab) as url:
+        parameters = {"nodes": "alice", "packets": "1"}
+        with httpx.stream("GET", f"{url.partition('#')[0]}events", params=parameters, timeout=60) as stream:
+            news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+            assert any(each["topic"] == "node alice" for each in news)
+            cli("down", "--name", lab.name, check=True)
+            why = next(each["value"] for each in news if each["topic"] == "gone" and each["value"])
+            assert lab.name in why
+            cli("up", str(tmp_path / f"{lab.name}.yaml"), "--name", lab.name, check=True)
+            assert any(each["topic"] == "gone" and each["value"] == "" for each in news)
+
+
+def test_without_a_lab_it_says_so() -> None:
+    result = cli("web", "--name", "nowhere")
+    assert result.returncode == 2
+    assert "lab 'nowhere' is not running: start it with `teredo-lab up`" in result.stderr
+
+
+def test_a_port_that_is_taken_is_said(lab: RunningLab, url: str) -> None:
+    result = cli("web", "--name", lab.name, "--port", str(urlsplit(url).port))
+    assert result.returncode == 2
+    assert "choose others with --host and --port" in result.stderr
