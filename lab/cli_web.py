@@ -51,6 +51,6 @@ def web(
     shown = f"[{host}]" if ":" in host else host
     out.print(f"http://{shown}:{listening.getsockname()[1]}/#{token}", highlight=False, markup=False, soft_wrap=True)
     err.print(f"showing lab {lab.name}; Ctrl-C ends it", style="dim", highlight=False)
-    config = uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(served, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=2)
     with listening, contextlib.suppress(KeyboardInterrupt):
         Server(config).run(sockets=[listening])

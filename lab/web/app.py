@@ -17,11 +17,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lab.nat.kinds import NAMES
-from lab.state import Lab, StateError
+from lab.state import Lab, MachineError
 from lab.web import acts
 from lab.web.acts import ActError
 from lab.web.guard import HEADERS, objection, policy
-from lab.web.live import Live
+from lab.web.live import GONE, Live
 
 _STATIC: Final = resources.files("lab.web") / "static"
 _TYPES: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -151,18 +151,23 @@ def _acting(act: Act) -> Callable[[Request], Awaitable[Response]]:
 
     async def answer(request: Request) -> Response:
         try:
-            said = json.loads(await request.body() or b"{}")
-            if not isinstance(said, dict):
-                raise ActError("the request must be an object of JSON")
-            return JSONResponse(await act(request, said))
-        except ValueError:
-            return JSONResponse({"problem": "the request is no JSON"}, 400)
+            return JSONResponse(await act(request, _object(await request.body())))
         except ActError as error:
             return JSONResponse({"problem": str(error)}, 400)
-        except StateError as error:
+        except (MachineError, *GONE) as error:
             return JSONResponse({"problem": str(error)}, 409)
 
     return answer
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(body or b"{}")
+    except ValueError as error:
+        raise ActError("the request is no JSON") from error
+    if not isinstance(said, dict):
+        raise ActError("the request must be an object of JSON")
+    return said
 
 
 def _text(said: dict[str, Any], key: str) -> str:

@@ -43,6 +43,8 @@ def objection(bound: str, method: str, headers: Mapping[str, str], token: str) -
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):
         return 403, f"requests of pages of {origin} are not for this server"
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
+        return 403, "requests of other sites' pages are not for this server"
     if method in ("GET", "HEAD"):
         return None
     given = headers.get("authorization", "").removeprefix("Bearer ")

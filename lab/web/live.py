@@ -29,6 +29,9 @@ _FOLLOWED: Final = 20_000
 LINKS: Final = 200
 """Links that are watched at most."""
 
+GONE: Final = (StateError, OSError, ValueError)
+"""What asking a lab raises that does not run, or ends while it answers."""
+
 _T = TypeVar("_T")
 
 
@@ -41,7 +44,6 @@ class Live:
         self._roles: dict[str, str] = {}
         self._one_act = asyncio.Lock()
         self._capturing = False
-        self._capture: Capture | None = None
         self._recast = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll: asyncio.Task[None] | None = None
@@ -58,12 +60,11 @@ class Live:
             self._loop.call_soon_threadsafe(self.viewers.close)
 
     async def stop(self) -> None:
+        """What threads wait for, they wait for in vain: they end with the process."""
         if self._poll is not None:
             self._poll.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._poll
-        if self._capture is not None:
-            await asyncio.to_thread(self._capture.end)
 
     def _soon(self, call: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
@@ -81,7 +82,7 @@ class Live:
                 for status in self.lab.ask("watch"):
                     self._soon(self._status, status)
                 why = f"lab {self.lab.name!r} has ended"
-            except StateError as error:
+            except GONE as error:
                 why = str(error)
             self._soon(self.viewers.tell, "gone", why)
             time.sleep(_AGAIN)
@@ -91,12 +92,10 @@ class Live:
         try:
             cast = cast_of(self.lab)
             taps = cast.taps([*cast.actors][:LINKS])
-            capture = self._capture = Capture(self.lab, taps, cast.interface, FILTER)
-            self._tell_packets(capture, cast)
-        except StateError:
-            time.sleep(_AGAIN)  # the lab is gone, which the page says
+            self._tell_packets(Capture(self.lab, taps, cast.interface, FILTER), cast)
+        except GONE:
+            time.sleep(_AGAIN)  # the page says so
         finally:
-            self._capture = None
             self._soon(self._captured)
 
     def _tell_packets(self, capture: Capture, cast: Cast) -> None:
@@ -155,7 +154,7 @@ class Live:
     async def _look(self) -> None:
         """Look again and again at what the nodes remember that somebody watches, and at links."""
         while True:
-            with contextlib.suppress(StateError):  # the lab is gone, or changes just now
+            with contextlib.suppress(*GONE):  # or the lab changes just now
                 await self.look()
             await asyncio.sleep(PERIOD)
 
@@ -164,7 +163,7 @@ class Live:
         nodes = [name for name in self._roles if name in self.viewers.nodes]
         if not nodes:
             return
-        links, found = await asyncio.to_thread(self._found, nodes)
+        links, found = await _in_thread(lambda: self._found(nodes))
         self.viewers.tell("links", links)
         for name, facts in found.items():
             self.viewers.tell(f"node {name}", facts)
@@ -185,11 +184,11 @@ class Live:
         async with self._one_act:
             self.viewers.tell("doing", doing)
             try:
-                return await asyncio.to_thread(act, self.lab, *arguments, **options)
+                return await _in_thread(lambda: act(self.lab, *arguments, **options))
             finally:
                 self.viewers.tell("doing", "")
                 self._recast = True
-                with contextlib.suppress(StateError):
+                with contextlib.suppress(*GONE):
                     await self.look()
 
     def progress(self, what: str) -> Callable[[int, int], None]:
@@ -198,3 +197,29 @@ class Live:
 
 
 _SHOWN: Final = ("name", "role", "site", "program", "state", "reason", "teredo_address", "nat_kind")
+
+
+async def _in_thread(call: Callable[[], _T]) -> _T:
+    """What a call returns or raises in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: Exception | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, found = None, None
+        try:
+            result = call()
+        except Exception as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, found)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future

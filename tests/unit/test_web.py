@@ -86,6 +86,13 @@ def test_no_other_sites_page_may_ask(client: TestClient, origin: str) -> None:
     assert client.get("/kinds", headers=headers | {"Origin": AT}).status_code == 200
 
 
+def test_no_other_sites_page_may_have_our_answers_as_its_own_pictures(client: TestClient) -> None:
+    foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert client.get("/icon.svg", headers=foreign).status_code == 403
+    assert client.get("/", headers=foreign | {"Sec-Fetch-Mode": "navigate"}).status_code == 200  # a link to the page
+    assert client.get("/icon.svg", headers=foreign | {"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
 ACTS = ("/ping", "/check", "/forget", "/nats/home-nat/reset", "/nats/home-nat/kind", "/links/alice")
 
 

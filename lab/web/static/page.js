@@ -86,7 +86,7 @@ const news = {
     nodes = status.nodes;
     showStates(nodes);
     offerNodes(nodes);
-    offer(byId("chosen"), [["", "all, or those of the picture"], ...nodes.filter((node) => place(node.name)).map((node) => [node.name, node.name])]);
+    offer(byId("chosen"), [["", "all"], ...nodes.filter((node) => place(node.name)).map((node) => [node.name, node.name])]);
     panels();
     listen();
   },
