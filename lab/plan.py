@@ -100,6 +100,11 @@ class Firewall(_Frozen):
     nftables: str = ""
     sysctls: dict[str, str] = {}
 
+    @property
+    def in_maps(self) -> bool:
+        """Whether what the NAT remembers is in nftables' maps, and not conntrack's flows alone."""
+        return bool(self.nftables and not self.iptables)
+
 
 def udp_timeouts(new: int, established: int) -> dict[str, str]:
     """The sysctls that have conntrack forget an idle UDP flow after so many seconds."""

@@ -267,7 +267,12 @@ class Supervisor:
         """What NATs translate now, by their names."""
 
         def look() -> dict[str, Any]:  # in a thread, as a change is
-            return {node: self._nodes.places.do(node, "mappings") for node in nodes}
+            firewalls = {name: self._plan.node(name).firewall for name in nodes}
+            return {
+                name: self._nodes.places.do(name, "mappings", in_maps=firewall.in_maps)
+                for name, firewall in firewalls.items()
+                if firewall is not None
+            }
 
         return await asyncio.to_thread(look)
 

@@ -19,15 +19,41 @@ _UDP = 17
 _SEEN_REPLY = 2  # IPS_SEEN_REPLY of Linux's nf_conntrack_common.h
 
 
-def mappings() -> list[dict[str, Any]]:
-    """The UDP flows that the NAT translates now, by inside and remote endpoint: ``{"inside", "outside", "remote", …}``.
+def mappings(in_maps: bool) -> list[dict[str, Any]]:
+    """What the NAT translates now: ``{"inside", "outside", "remote", "opened", "answered", "expires"}``.
 
-    `expires` is in seconds; `answered`: packets have gone both ways; `opened`: by which side. A mapping that nftables
-    keeps for longer than its flows is seen only while it has some.
+    A row for each remote that is let in, in words where it is no endpoint. `expires` is in seconds, `opened` a side,
+    `answered` whether packets have gone both ways, None where that is not kept. `in_maps`: all that is nftables' maps,
+    and not conntrack's flows.
     """
-    with Conntrack() as table:
-        rows = [row for entry in table.dump_entries() if (row := _mapping(entry)) is not None]
+    if in_maps:
+        rows = _mapped()
+    else:
+        with Conntrack() as table:
+            rows = [row for entry in table.dump_entries() if (row := _mapping(entry)) is not None]
     return sorted(rows, key=lambda row: (row["inside"], row["remote"]))
+
+
+def _mapped() -> list[dict[str, Any]]:
+    """The same from maps: what is mapped, by whom it may be reached."""
+    permitted = _elements("permitted")
+    rows: list[dict[str, Any]] = []
+    for key, expires, outside in _elements("mapped") or ():
+        facts = {"inside": _endpoint(key[:2]), "outside": _endpoint(outside), "opened": "inside", "answered": None}
+        if len(key) > 2:
+            remotes = [(_endpoint(key[2:]), expires)]
+        elif permitted is None:
+            remotes = [("anybody", expires)]
+        else:
+            who = [(_endpoint(other[2:]), until) for other, until, _ in permitted if other[:2] == outside]
+            remotes = who or [("nobody yet", expires)]
+        rows += [facts | {"remote": remote, "expires": until} for remote, until in remotes]
+    return rows
+
+
+def _endpoint(parts: list[Any]) -> str:
+    """An address, with or without its port."""
+    return ":".join(map(str, parts))
 
 
 def _mapping(entry: Any) -> dict[str, Any] | None:  # noqa: ANN401 - pyroute2 has no types
@@ -57,7 +83,7 @@ def forget_remotes(behaviour: NatBehaviour, firewall: Firewall, keep: Set[str]) 
                     table.entry("del", tuple_orig=entry.tuple_orig)
                 except NetlinkError:  # it ended by itself meanwhile
                     continue
-    if firewall.nftables and not firewall.iptables:
+    if firewall.in_maps:
         _forget_elements(behaviour, keep)
     elif "create seen " in firewall.ipset:
         with IPSet() as sets:
@@ -86,11 +112,21 @@ def _nft(text: str) -> bool:
 
 
 def _keys(name: str) -> Iterator[list[Any]]:
+    return (key for key, _, _ in _elements(name) or ())
+
+
+def _elements(name: str) -> list[tuple[list[Any], int, list[Any]]] | None:
+    """Each element of a map or set of the NAT: key, seconds that it has left, and value; None if there is no such."""
     kind = "map" if name == "mapped" else "set"
     listing = subprocess.run(
         ("nft", "-j", "list", kind, "ip", TABLE, name), capture_output=True, text=True, check=False
     )
-    for item in json.loads(listing.stdout or '{"nftables": []}')["nftables"]:
+    if listing.returncode != 0:
+        return None
+    found: list[tuple[list[Any], int, list[Any]]] = []
+    for item in json.loads(listing.stdout)["nftables"]:
         for element in item.get(kind, {}).get("elem", ()):
-            key = element[0] if kind == "map" else element
-            yield key["elem"]["val"]["concat"] if "elem" in key else key["concat"]
+            key, value = element if kind == "map" else (element, {"concat": []})
+            timed = key.get("elem", {"val": key})
+            found.append((timed["val"]["concat"], timed.get("expires", 0), value["concat"]))
+    return found

@@ -190,7 +190,7 @@ def test_a_reset_shows_the_mappings_go(page: Page, lab: RunningLab) -> None:
     page.until("#picture .link.down")
     page.choose("#nat [name=node]", "home-cone-nat")
     page.done("#reset", "home-cone-nat has forgotten all its mappings")
-    page.until("#panels [data-node=home-cone-nat]", "It remembers no UDP flow now.")
+    page.until("#panels [data-node=home-cone-nat]", "It remembers no mapping now.")
     assert lab.exec("home-cone-nat", "conntrack", "-L", "-p", "udp").stdout == ""
     page.picture("reset")
     page.done("#mend", "the link of alice is mended")
@@ -301,3 +301,34 @@ def test_a_port_that_is_taken_is_said(lab: RunningLab, url: str) -> None:
     result = cli("web", "--name", lab.name, "--port", str(urlsplit(url).port))
     assert result.returncode == 2
     assert "choose others with --host and --port" in result.stderr
+
+
+ENGINES = """
+servers: {server: }
+sites:
+  plain: {nat: cone, clients: {alice: }}
+  round: {nat: {kind: cone, hairpin: true}, clients: {bob: }}
+  strict: {nat: {kind: port_restricted, hairpin: true}, clients: {carol: }}
+  odd: {nat: {kind: port_symmetric, engine: nftables}, clients: {fiona: }}
+"""
+
+
+def test_mappings_are_what_the_clients_see_whichever_engine_keeps_them(tmp_path: Path) -> None:
+    with running(ENGINES, tmp_path) as lab:
+        nats = [node["name"] for node in lab.status()["nodes"] if node["role"] == "nat"]
+        found = lab.lab.ask_once("mappings", nodes=nats)["mappings"]
+        for name, client in {"plain": "alice", "round": "bob", "strict": "carol", "odd": "fiona"}.items():
+            state = lab.teredo(client)
+            own = [row for row in found[f"{name}-nat"] if row["inside"] == state["local_mapping"]]
+            assert state["external_mapping"] in {row["outside"] for row in own}
+            assert all(0 <= row["expires"] <= 300 for row in own)
+            remotes = {row["remote"] for row in own}
+            assert remotes == {"anybody"} if name == "round" else "192.0.2.2:3544" in remotes
+        for _ in lab.lab.ask("forget"):
+            pass
+        after = lab.lab.ask_once("mappings", nodes=["strict-nat"])["mappings"]["strict-nat"]
+        assert {row["outside"] for row in after} >= {lab.teredo("carol")["external_mapping"]}
+        assert all(row["remote"].startswith(("192.0.2.2:", "192.0.2.3:", "nobody")) for row in after)
+        lab.lab.ask_once("link", node="carol", quality={"down": True})  # or a refresh would make the next one at once
+        lab.lab.ask_once("nat-reset", node="strict-nat")
+        assert lab.lab.ask_once("mappings", nodes=["strict-nat"])["mappings"]["strict-nat"] == []

@@ -111,6 +111,7 @@ function theme() {
 }
 
 theme();
+byId("enlarged").addEventListener("change", () => byId("topology").classList.toggle("enlarged", byId("enlarged").checked));
 byId("packets").addEventListener("change", listen);
 byId("chosen").addEventListener("change", () => { chosen = null; choose(byId("chosen").value || null); });
 await begin();

@@ -54,10 +54,10 @@ function ofProgram(node, program) {
 }
 
 function ofNat(rows) {
-  if (!rows.length) return [html("p", { class: "quiet mappings" }, "It remembers no UDP flow now.")];
+  if (!rows.length) return [html("p", { class: "quiet mappings" }, "It remembers no mapping now.")];
   const shown = rows.slice(0, 50);
-  const list = table("Mappings (UDP flows, as the kernel tracks them)", ["inside", "outside", "remote", "opened from", "answered", "expires in"],
-    shown.map((row) => [row.inside, row.outside, row.remote, row.opened, yes(row.answered), seconds(row.expires)]));
+  const list = table("Mappings of UDP, as the kernel has them", ["inside", "outside", "lets in", "opened from", "answered", "expires in"],
+    shown.map((row) => [row.inside, row.outside, row.remote, row.opened, row.answered === null ? "–" : yes(row.answered), seconds(row.expires)]));
   list.className = "mappings";
   const more = rows.length - shown.length;
   return [list, more ? html("p", { class: "quiet" }, `and ${more} more`) : null];

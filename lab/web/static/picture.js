@@ -3,6 +3,7 @@
 import { byId, mood, svg } from "./dom.js";
 
 const HEIGHT = 86;
+const ENLARGED = 1.1;
 let drawing = null;
 let groups = new Map();
 let links = new Map();
@@ -24,6 +25,8 @@ export function draw(picture, choose) {
   links = new Map();
   const root = byId("picture");
   root.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
+  root.setAttribute("width", picture.width * ENLARGED);
+  root.setAttribute("height", picture.height * ENLARGED);
   const boxes = picture.boxes.map((box) => svg("g", {},
     svg("rect", { class: "box", x: box.x, y: box.y, width: box.width, height: box.height + HEIGHT / 2, rx: 12 }),
     svg("text", { class: "small", x: box.x + box.width / 2, y: box.y + box.height + HEIGHT / 2 - 11 }, `private ${box.inside}`)));
