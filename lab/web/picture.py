@@ -20,6 +20,9 @@ _PUBLIC, _CORE, _BELOW = 62, 172, 326
 _HALF, _PADDING, _GAP, _LABEL = 84, 40, 20, 30
 """Half of a node's width; what a site's box keeps below its nodes; what is between two boxes; and a box's words."""
 
+_TRUNK, _BAR = 56, 30
+"""Room at the left for what joins the bars that are the Internet, where each row has its own; and above such a bar."""
+
 _ABREAST: Final = 6
 """So many clients are always drawn side by side before another row begins."""
 
@@ -66,7 +69,8 @@ class _Drawing:
 def picture(plan: Plan) -> dict[str, Any]:
     """The drawing of a lab: nodes with places and what they are, boxes around what is private, and the Internet.
 
-    It stays the same as long as the lab does: kinds of NAT, states and addresses are the status's.
+    The Internet is a bar for each row, and `core` is where a node's link meets its own. It stays the same as long as
+    the lab does: kinds of NAT, states and addresses are the status's.
     """
     ends = uplinks(plan.networks)
     upstream = {name: above for name, (_, (above, _)) in ends.items()}
@@ -81,25 +85,32 @@ def picture(plan: Plan) -> dict[str, Any]:
 
     drawing = _Drawing()
     abreast = max(_ABREAST, math.ceil(2 * math.sqrt(sum(tree.leaves for tree in below))))
-    width, bottom = 0.0, float(_CORE + 70)
-    for row in _rows(below, abreast):
-        right, top = 0.0, bottom + _BELOW - _CORE - 70
+    rows = _rows(below, abreast)
+    left = float(_TRUNK if len(rows) > 1 else 0)
+    width, bottom, bars = COLUMN * 3.0, float(_CORE + 60), [_CORE]
+    cores = dict.fromkeys(public, _CORE)
+    for row in rows:
+        if row is not rows[0]:
+            bars.append(round(bottom) + _BAR)
+        right, top = left, float(bars[-1] + _BELOW - _CORE)
         for tree in row:
             right = drawing.tree(tree, right, top)
+            cores[tree.name] = bars[-1]
         width = max(width, right)
         depth = max(tree.depth for tree in row)
         bottom = top + (depth - 1) * LEVEL + _PADDING + _LABEL * max(0, depth - 2) + 50
-    width = max(width, COLUMN * len(public), COLUMN * 3)
+    width = max(width, left + COLUMN * len(public))
     for number, name in enumerate(public):
-        drawing.places[name] = ((number + 0.5) * width / len(public), _PUBLIC)
+        drawing.places[name] = (left + (number + 0.5) * (width - left) / len(public), _PUBLIC)
 
     return {
         "name": plan.name,
         "width": width,
         "height": bottom,
-        "internet": {"name": INTERNET, "x": width / 2, "y": _CORE, "width": width - 2 * _GAP},
+        "internet": {"name": INTERNET, "x": width / 2, "width": width - 2 * _GAP, "bars": bars},
         "half": _HALF,
-        "nodes": [_node(node, drawing.places[node.name], upstream[node.name]) for node in plan.nodes
+        "nodes": [_node(node, drawing.places[node.name], upstream[node.name]) | {"core": cores.get(node.name)}
+                  for node in plan.nodes
                   if node.name in drawing.places],
         "boxes": [_labelled(box, plan.node(box["nat"])) for box in drawing.boxes],
     }  # fmt: skip

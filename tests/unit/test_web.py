@@ -239,6 +239,15 @@ def test_boxes_of_nats_behind_nats_lie_in_each_other(tmp_path: Path) -> None:
 def test_large_labs_are_drawn_in_rows() -> None:
     found = drawn("large/clients-1000.yaml")[1]
     assert 0.3 < found["width"] / found["height"] < 6
+    bars = found["internet"]["bars"]
+    assert len(bars) > 3
+    places = {node["name"]: node for node in found["nodes"]}
+    for node in found["nodes"]:  # no link crosses a bar or another row
+        if node["upstream"] == "internet":
+            assert node["core"] == min(bars, key=lambda bar: abs(bar - node["y"]))
+        else:
+            assert node["core"] is None
+            assert not any(places[node["upstream"]]["y"] < bar < node["y"] for bar in bars)
 
 
 # Packets on their way

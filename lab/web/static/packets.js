@@ -1,7 +1,7 @@
 // Packets as dots that move along links; who wants less motion gets them in words only.
 
 import { byId, svg } from "./dom.js";
-import { internet, place } from "./picture.js";
+import { internet, place, TRUNK } from "./picture.js";
 
 const HOP = 450;
 const MOST = 40;
@@ -24,10 +24,11 @@ function corners(path) {
       if (node) found.push({ x: node.x, y: node.y });
       return;
     }
-    for (const beside of [path[at - 1], path[at + 1]]) {
-      const node = beside === undefined ? null : place(beside);
-      if (node) found.push({ x: node.x, y: core.y });
-    }
+    const ends = [path[at - 1], path[at + 1]].map((beside) => (beside === undefined ? null : place(beside))).filter(Boolean);
+    const [first, last] = [ends[0], ends.at(-1)];
+    if (first) found.push({ x: first.x, y: first.core });
+    if (first && first.core !== last.core) found.push({ x: TRUNK, y: first.core }, { x: TRUNK, y: last.core });
+    if (first !== last) found.push({ x: last.x, y: last.core });
   });
   return found;
 }

@@ -4,6 +4,7 @@ import { byId, mood, svg } from "./dom.js";
 
 const HEIGHT = 86;
 const ENLARGED = 1.1;
+export const TRUNK = 36; // where the bars of the Internet are joined
 let drawing = null;
 let groups = new Map();
 let links = new Map();
@@ -32,7 +33,7 @@ export function draw(picture, choose) {
     svg("text", { class: "small", x: box.x + box.width / 2, y: box.y + box.height + HEIGHT / 2 - 11 }, `private ${box.inside}`)));
   const { internet: core, half } = picture;
   const lines = picture.nodes.map((node) => {
-    const up = node.upstream === core.name ? { x: node.x, y: core.y } : place(node.upstream);
+    const up = node.upstream === core.name ? { x: node.x, y: node.core } : place(node.upstream);
     const line = svg("line", { class: "link", x1: node.x, y1: node.y, x2: up.x, y2: up.y });
     const below = up.y < node.y ? 0.55 : 0.6;
     const words = svg("text", { class: "on-link link-words", x: (node.x + up.x) / 2, y: node.y + (up.y - node.y) * below + 5 });
@@ -42,8 +43,10 @@ export function draw(picture, choose) {
     return svg("g", {}, line, words, ...outside);
   });
   const cloud = svg("g", {},
-    svg("rect", { class: "core", x: core.x - core.width / 2, y: core.y - 24, width: core.width, height: 48, rx: 24 }),
-    svg("text", { class: "core-name", x: core.x, y: core.y + 6 }, "Internet (IPv4 and IPv6): the public side"));
+    core.bars.length > 1 ? svg("line", { class: "trunk", x1: TRUNK, y1: core.bars[0], x2: TRUNK, y2: core.bars.at(-1) }) : null,
+    ...core.bars.flatMap((y, at) => [
+      svg("rect", { class: "core", x: core.x - core.width / 2, y: y - 24, width: core.width, height: 48, rx: 24 }),
+      svg("text", { class: "core-name", x: core.x, y: y + 6 }, at ? "Internet" : "Internet (IPv4 and IPv6): the public side")]));
   const nodes = picture.nodes.map((node) => {
     const text = (kind, y) => svg("text", { class: kind, x: node.x, y: node.y + y });
     const parts = { name: text("name", -20), what: text("small", 2), state: text("state", 25) };
