@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
+import signal
 import socket
 from types import FrameType
 from typing import Annotated
@@ -42,15 +42,21 @@ def web(
     served, live = app(lab, host, token)
 
     class Server(uvicorn.Server):
-        """Tells viewers to go as soon as it is asked to end: it waits for them."""
+        """Tells viewers to go as soon as it is asked to end: it waits for them. To ask twice changes nothing."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            live.close()
-            super().handle_exit(sig, frame)
+            if not self.should_exit:
+                live.close()
+                super().handle_exit(sig, frame)
 
     shown = f"[{host}]" if ":" in host else host
     out.print(f"http://{shown}:{listening.getsockname()[1]}/#{token}", highlight=False, markup=False, soft_wrap=True)
     err.print(f"showing lab {lab.name}; Ctrl-C ends it", style="dim", highlight=False)
-    config = uvicorn.Config(served, log_level="warning", ws="none", server_header=False, timeout_graceful_shutdown=2)
-    with listening, contextlib.suppress(KeyboardInterrupt):
-        Server(config).run(sockets=[listening])
+    config = uvicorn.Config(
+        served, log_level="warning", access_log=False, ws="none", server_header=False, timeout_graceful_shutdown=2
+    )
+    server = Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)  # also when it does not serve yet, or no longer
+    with listening:
+        server.run(sockets=[listening])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from lab.plan import Plan
@@ -43,6 +43,7 @@ class Live:
         self.viewers = Viewers()
         self._roles: dict[str, str] = {}
         self._one_act = asyncio.Lock()
+        self._closing = asyncio.Event()
         self._capturing = False
         self._recast = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,9 +56,13 @@ class Live:
         self._poll = self._loop.create_task(self._look())
 
     def close(self) -> None:
-        """End all viewers; may be called from anywhere."""
+        """End all viewers, and the wait for acts; may be called from anywhere."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.viewers.close)
+            self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._closing.set()
+        self.viewers.close()
 
     async def stop(self) -> None:
         """What threads wait for, they wait for in vain: they end with the process."""
@@ -184,12 +189,22 @@ class Live:
         async with self._one_act:
             self.viewers.tell("doing", doing)
             try:
-                return await _in_thread(lambda: act(self.lab, *arguments, **options))
+                return await self._unless_closed(_in_thread(lambda: act(self.lab, *arguments, **options)))
             finally:
                 self.viewers.tell("doing", "")
                 self._recast = True
                 with contextlib.suppress(*GONE):
-                    await self.look()
+                    await self._unless_closed(self.look())
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What work returns, unless the server ends before. Raises StateError, and what it raises."""
+        working, closing = asyncio.create_task(work), asyncio.create_task(self._closing.wait())
+        await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        if working.done():
+            return working.result()
+        working.cancel()
+        raise StateError("the page's server has been ended; what it had begun in the lab may still happen")
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """How far an act has come, for everybody; for the act's thread."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -32,14 +34,25 @@ OPTIONS = (
 )
 
 
+class Served(NamedTuple):
+    """A page that is served: its address with the token, and the server's process id."""
+
+    url: str
+    process: int
+
+    @property
+    def origin(self) -> str:
+        return self.url.partition("#")[0]
+
+
 @contextlib.contextmanager
-def served(lab: RunningLab) -> Iterator[str]:
-    """The address of a lab's page for a while. It ends by Ctrl-C, and says nothing of it."""
+def served(lab: RunningLab) -> Iterator[Served]:
+    """A lab's page for a while. It ends by Ctrl-C, and says nothing of it."""
     command = (*COMMAND, "web", "--name", lab.name, "--port", "0")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield Served(process.stdout.readline().strip(), process.pid)
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
@@ -107,8 +120,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
 
 @pytest.fixture(scope="module")
 def url(lab: RunningLab) -> Iterator[str]:
-    with served(lab) as address:
-        yield address
+    with served(lab) as page:
+        yield page.url
 
 
 @pytest.fixture(scope="module")
@@ -279,9 +292,9 @@ def test_nobody_may_reach_it_by_another_name(url: str) -> None:
 
 
 def test_the_page_says_when_its_lab_has_ended_and_when_it_is_back(tmp_path: Path) -> None:
-    with running(SMALL, tmp_path) as lab, served(lab) as url:
+    with running(SMALL, tmp_path) as lab, served(lab) as page:
         parameters = {"nodes": "alice", "packets": "1"}
-        with httpx2.stream("GET", f"{url.partition('#')[0]}events", params=parameters, timeout=60) as stream:
+        with httpx2.stream("GET", f"{page.origin}events", params=parameters, timeout=60) as stream:
             news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
             assert any(each["topic"] == "node alice" for each in news)
             cli("down", "--name", lab.name, check=True)
@@ -289,6 +302,18 @@ def test_the_page_says_when_its_lab_has_ended_and_when_it_is_back(tmp_path: Path
             assert lab.name in why
             cli("up", str(tmp_path / f"{lab.name}.yaml"), "--name", lab.name, check=True)
             assert any(each["topic"] == "gone" and each["value"] == "" for each in news)
+
+
+def test_it_ends_at_once_also_while_something_is_done(lab: RunningLab) -> None:
+    with served(lab) as page, httpx2.Client(base_url=page.origin, timeout=60) as client, ThreadPoolExecutor() as pool:
+        token = {"Authorization": f"Bearer {page.url.partition('#')[2]}"}
+        with client.stream("GET", "events") as stream:
+            news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+            checking = pool.submit(client.post, "check", json={}, headers=token)
+            assert any(each["topic"] == "doing" and each["value"].startswith("checking: ") for each in news)
+            os.kill(page.process, signal.SIGINT)
+            assert checking.result().status_code == 409
+            assert "has been ended" in checking.result().json()["problem"]
 
 
 def test_without_a_lab_it_says_so() -> None:

@@ -21,6 +21,9 @@ function corners(path) {
   path.forEach((name, at) => {
     if (name !== core.name) {
       const node = place(name);
+      const before = place(path[at - 1] ?? "");
+      // Two of one LAN: the way is by the bridge, which is at its NAT.
+      if (node && before?.upstream === node.upstream && node.upstream !== core.name) found.push({ ...place(node.upstream) });
       if (node) found.push({ x: node.x, y: node.y });
       return;
     }
