@@ -60,6 +60,7 @@ class Supervisor:
         self._links = links.qualities(plan)
         self._one_check = asyncio.Lock()
         self._captures: dict[str, int] = {}
+        self._checked: dict[str, Any] = {"number": 0, "results": [], "left_out": {}}
         self._stop = asyncio.Event()
         self._noted: list[dict[str, Any]] = []
         self._news = asyncio.Event()
@@ -190,6 +191,9 @@ class Supervisor:
                 case "rules":
                     node = self._plan.node(request["node"])
                     await send({"rules": self._nodes.places.do(node.name, "rules", node=node)})
+                case "checked":  # the last check, unless it is known
+                    known = request["known"] == self._checked["number"]
+                    await send({"checked": None if known else self._checked})
                 case "mappings":
                     await send({"mappings": await self._mappings(request["nodes"])})
                 case "forget":
@@ -252,10 +256,20 @@ class Supervisor:
                 return
 
     async def _check(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
-        """Check who reaches whom, and pass the results on."""
+        """Check who reaches whom, pass the results on, and keep them unless they are of pairs that were asked for."""
+        results: list[dict[str, Any]] = []
+        left_out: dict[str, str] = {}
+
+        async def note(answer: dict[str, Any]) -> None:
+            results.extend(answer.get("results", ()))
+            left_out.update(answer.get("nodes", {}))
+            await send(answer)
+
         async with self._one_check:  # two would want the same ports of the nodes
             view = reachability.View(self._plan, self._nodes.places, self.status(), self._lab)
-            await self._apart("check", lambda tell: reachability.run(view, request, tell), send)
+            await self._apart("check", lambda tell: reachability.run(view, request, tell), note)
+            if not request.get("pairs"):
+                self._checked = {"number": self._checked["number"] + 1, "results": results, "left_out": left_out}
 
     async def _forget(self, send: Callable[[dict[str, Any]], Any]) -> None:
         """Make all paths cold, as a check does before it begins."""

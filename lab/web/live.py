@@ -42,6 +42,7 @@ class Live:
         self.lab = lab
         self.viewers = Viewers()
         self._roles: dict[str, str] = {}
+        self._known_check = 0
         self._one_act = asyncio.Lock()
         self._closing = asyncio.Event()
         self._capturing = False
@@ -122,6 +123,8 @@ class Live:
     # In the event loop
 
     def _began(self, drawing: dict[str, Any]) -> None:
+        self._known_check = 0
+        self.viewers.tell("check", {"results": [], "left_out": {}})
         self.viewers.tell("picture", drawing)
         self.viewers.tell("gone", "")
 
@@ -165,24 +168,28 @@ class Live:
 
     async def look(self) -> None:
         """Look once. Raises StateError."""
-        nodes = [name for name in self._roles if name in self.viewers.nodes]
-        if not nodes:
+        if not self.viewers.present:
             return
-        links, found = await _in_thread(lambda: self._found(nodes))
+        nodes = [name for name in self._roles if name in self.viewers.nodes]
+        links, checked, found = await _in_thread(lambda: self._found(nodes))
         self.viewers.tell("links", links)
+        if checked is not None:
+            self._known_check = checked["number"]
+            self.viewers.tell("check", checked)
         for name, facts in found.items():
             self.viewers.tell(f"node {name}", facts)
 
-    def _found(self, nodes: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """In a thread: what links are like, and what each node remembers."""
+    def _found(self, nodes: list[str]) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+        """In a thread: what links are like, the last check if it is news, and what each node remembers."""
         links = self.lab.ask_once("links")["links"]
+        checked = self.lab.ask_once("checked", known=self._known_check)["checked"]
         nats = [name for name in nodes if self._roles[name] == "nat"]
         mappings = self.lab.ask_once("mappings", nodes=nats)["mappings"] if nats else {}
         found: dict[str, Any] = {name: {"mappings": rows} for name, rows in mappings.items()}
         for name in nodes:
             if self._roles[name] in ("client", "server", "relay", "host"):
                 found[name] = {"program": self.lab.ask_once("program", node=name, request="state")["answer"]}
-        return links, found
+        return links, checked, found
 
     async def act(self, doing: str, act: Callable[..., _T], *arguments: object, **options: object) -> _T:
         """Do something in a thread, one at a time, and have everybody know. Raises what it raises."""

@@ -94,6 +94,10 @@ class Viewers:
         return frozenset().union(*(viewer.nodes for viewer in self._all))
 
     @property
+    def present(self) -> bool:
+        return bool(self._all)
+
+    @property
     def want_packets(self) -> bool:
         return any(viewer.packets for viewer in self._all)
 

@@ -223,7 +223,8 @@ def test_a_nat_becomes_another_kind(page: Page, lab: RunningLab) -> None:
 
 
 def test_the_matrix_is_that_of_the_check(page: Page) -> None:
-    page.done("#check button", "checked")
+    page.done("#check button", "all is as expected")
+    page.until("#matrix-summary", "as expected")
     assert re.fullmatch(r"✓ (\d+) of \1 results are as expected", page.text("#matrix-summary"))
     rows = page.driver.find_elements(By.CSS_SELECTOR, "#matrix-table tbody tr")
     cells = {row.find_element(By.TAG_NAME, "th").text: row.text for row in rows}
@@ -232,6 +233,13 @@ def test_the_matrix_is_that_of_the_check(page: Page) -> None:
     assert "no, expected" in cells["frank"]
     page.driver.execute_script("document.getElementById('matrix').scrollIntoView()")
     page.picture("matrix")
+
+
+def test_a_check_from_elsewhere_is_in_the_matrix_too(page: Page, lab: RunningLab) -> None:
+    answer = lab.check("alice", "bob")
+    page.until("#matrix-summary", f"{len(answer['results'])} of {len(answer['results'])} results are as expected")
+    cells = [cell.text for cell in page.driver.find_elements(By.CSS_SELECTOR, "#matrix-table tbody th")]
+    assert cells == ["alice", "bob"]
 
 
 def test_everything_can_be_had_by_keys_and_has_a_name(page: Page) -> None:

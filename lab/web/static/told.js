@@ -28,14 +28,16 @@ function cell(results) {
 }
 
 export function showCheck(check) {
-  byId("matrix").hidden = false;
   const results = check.results;
+  byId("matrix").hidden = !results.length;
   const names = (key) => [...new Set(results.map((result) => result[key]))].sort();
   const sources = names("source");
   const destinations = names("destination");
   const good = results.filter((result) => result.ok).length;
-  byId("matrix-summary").textContent = `${check.ok ? "✓" : "✗"} ${good} of ${results.length} results are as expected`;
-  byId("matrix-summary").className = check.ok ? "good" : "bad";
+  const all = good === results.length;
+  const without = Object.entries(check.left_out).map(([name, reason]) => `; left out: ${name}: ${reason}`).join("");
+  byId("matrix-summary").textContent = `${all ? "✓" : "✗"} ${good} of ${results.length} results are as expected${without}`;
+  byId("matrix-summary").className = all ? "good" : "bad";
   byId("matrix-table").replaceChildren(
     html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "from"), ...destinations.map((name) => html("th", { scope: "col" }, `to ${name}`)))),
     html("tbody", {}, ...sources.map((source) => html("tr", {}, html("th", { scope: "row" }, source),
