@@ -14,6 +14,9 @@ function kind(packet) {
   return packet.what.includes("router") ? "server" : "data";
 }
 
+// Where a node is linked to the Internet, or the NAT before it: that is not in the way of what it has not translated.
+const bar = (node) => node.core ?? bar(place(node.upstream));
+
 // The corners of a way: across the Internet it goes straight down, along, and up again.
 function corners(path) {
   const core = internet();
@@ -29,9 +32,9 @@ function corners(path) {
     }
     const ends = [path[at - 1], path[at + 1]].map((beside) => (beside === undefined ? null : place(beside))).filter(Boolean);
     const [first, last] = [ends[0], ends.at(-1)];
-    if (first) found.push({ x: first.x, y: first.core });
-    if (first && first.core !== last.core) found.push({ x: TRUNK, y: first.core }, { x: TRUNK, y: last.core });
-    if (first !== last) found.push({ x: last.x, y: last.core });
+    if (first) found.push({ x: first.x, y: bar(first) });
+    if (first && bar(first) !== bar(last)) found.push({ x: TRUNK, y: bar(first) }, { x: TRUNK, y: bar(last) });
+    if (first !== last) found.push({ x: last.x, y: bar(last) });
   });
   return found;
 }
