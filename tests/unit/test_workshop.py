@@ -123,6 +123,12 @@ def test_what_is_said_of_a_mistake_does_not_give_the_solution_away(lesson: Entry
         assert not told & set(data.solution), "the text has its reader run the solution"
 
 
+def test_labs_to_repair_come_last_and_are_judged_by_the_lab_alone() -> None:
+    assert [each.lesson.debug for each in ALL] == sorted(each.lesson.debug for each in ALL)
+    assert sum(each.lesson.debug for each in ALL) >= 3
+    assert not any(each.lesson.wants_answer for each in ALL if each.lesson.debug)
+
+
 # What checks make of facts
 
 
