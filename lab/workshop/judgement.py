@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from lab.workshop.lesson import Check, Language, Lesson
+from lab.workshop.lesson import Check, Language, Lesson, Words
 
 Facts = Mapping[str, Any]
 """What was found out: of each kind, facts by node; of `pair`, by caller and callee."""
+
+
+_SPANISH: Final = {
+    "reachable": "al alcance",
+    "unreachable": "fuera de alcance",
+    "qualified": "cualificado",
+    "off-line": "fuera de línea",
+    "direct": "directo",
+    "relay": "por un relé",
+    "starting": "arrancando",
+    "sequential": "uno tras otro",
+    "preserving": "el mismo que dentro",
+    "random": "al azar",
+}
+"""Facts in Spanish, where they are words of the lab's own."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,7 @@ def judge(lesson: Lesson, facts: Facts, language: Language, no_answer: str) -> l
 def _verdict(check: Check, facts: Facts, language: Language, no_answer: str) -> Verdict:
     found = value(check.fact, facts)
     passed = _holds(check, found, facts)
-    why = check.otherwise.of(language).replace("{value}", str(found))
+    why = check.otherwise.of(language).replace("{value}", _shown(found).of(language))
     if check.fact == "answer" and found is None:
         why = no_answer
     return Verdict(check.title.of(language), passed, None if passed else why)
@@ -79,6 +94,15 @@ def _holds(check: Check, found: Any, facts: Facts) -> bool:  # noqa: ANN401
     if check.fact == "answer":
         return found is not None and _plain(found) in map(_plain, accepted)
     return found in accepted
+
+
+def _shown(found: object) -> Words:
+    """A fact as people read it."""
+    if found is None or found == []:
+        return Words(en="none", es="ninguno")
+    if isinstance(found, list):
+        found = ", ".join(map(str, found))
+    return Words(en=str(found), es=_SPANISH.get(str(found), str(found)))
 
 
 def _plain(answer: object) -> str:

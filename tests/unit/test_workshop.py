@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lab.workshop.library import LESSONS, Entry, UnknownLessonError, entries, en
 from lab.workshop.progress import Progress, ProgressError
 
 ALL = entries()
+RECORDED = json.loads((Path(__file__).parent / "helpers" / "workshop_facts.json").read_text(encoding="utf-8"))
 lessons = pytest.mark.parametrize("lesson", ALL, ids=lambda each: each.id)
 
 FACTS: dict[str, Any] = {
@@ -37,6 +39,18 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         monkeypatch.delenv(name, raising=False)
+
+
+def nested(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts by their names as they are gathered, by kind and node."""
+    found: dict[str, Any] = {}
+    for name, fact in facts.items():
+        *path, last = name.split()
+        around = found
+        for word in path:
+            around = around.setdefault(word, {})
+        around[last] = fact
+    return found
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -123,6 +137,29 @@ def test_what_is_said_of_a_mistake_does_not_give_the_solution_away(lesson: Entry
         assert not told & set(data.solution), "the text has its reader run the solution"
 
 
+@lessons
+def test_a_lesson_is_judged_right_by_what_labs_were(lesson: Entry) -> None:
+    """Recorded at its start, after its solution, and after what looks like one and is none."""
+    recorded = RECORDED[lesson.id]
+    if lesson.lesson.wants_answer:
+        recorded = recorded | {"wrong": recorded["done"] | {"answer": "192.0.2.99:9"}}
+    verdicts = {state: judge(lesson.lesson, nested(facts), "en", "none") for state, facts in recorded.items()}
+    assert all(verdict.passed for verdict in verdicts.pop("done"))
+    for state in verdicts.values():
+        assert not all(verdict.passed for verdict in state)
+        assert all(verdict.why for verdict in state if not verdict.passed)
+    assert {fact for check in lesson.lesson.checks for fact in check.facts} == recorded["done"].keys()
+
+
+def test_lessons_are_in_the_package() -> None:
+    settings = tomllib.loads((LESSONS.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    package = LESSONS.parents[1]
+    packed = {path for glob in settings["tool"]["setuptools"]["package-data"]["lab"] for path in package.glob(glob)}
+    files = {path for path in LESSONS.rglob("*") if path.is_file()}
+    assert len(files) == 4 * len(ALL)
+    assert files <= packed
+
+
 def test_labs_to_repair_come_last_and_are_judged_by_the_lab_alone() -> None:
     assert [each.lesson.debug for each in ALL] == sorted(each.lesson.debug for each in ALL)
     assert sum(each.lesson.debug for each in ALL) >= 3
@@ -165,8 +202,18 @@ def test_nothing_is_not_the_same_as_nothing() -> None:
 
 def test_what_is_wrong_is_said_with_the_fact() -> None:
     lesson = a_lesson(a_check(**{"is": "qualified"}), a_check(fact="answer", **{"is": "x"}))
-    assert [each.why for each in judge(lesson, FACTS, "es", "falta")] == ["es off-line", "es  EIM,  adf. "]
+    assert [each.why for each in judge(lesson, FACTS, "es", "falta")] == ["es fuera de línea", "es  EIM,  adf. "]
     assert [each.why for each in judge(lesson, FACTS | {"answer": None}, "en", "missing")] == ["is off-line", "missing"]
+
+
+def test_facts_are_said_as_people_read_them() -> None:
+    def said(**condition: Any) -> list[str | None]:
+        lesson = a_lesson(a_check(**condition))
+        return [judge(lesson, FACTS, language, "")[0].why for language in LANGUAGES]
+
+    assert said(fact="state dave server", **{"is": 1}) == ["is none", "es ninguno"]
+    assert said(fact="state alice extensions", **{"is": 1}) == ["is symmetric", "es symmetric"]
+    assert said(fact="pair alice web observed", **{"is": 1}) == ["is reachable", "es al alcance"]
 
 
 def test_what_is_wanted_of_a_lab() -> None:
