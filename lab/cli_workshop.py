@@ -110,7 +110,7 @@ def start(
     else:
         print(text)
     _say(phrases.UP.of(language).format(chosen.lab, _file(chosen)))
-    if len(base.running()) > 1:
+    if len(state.labs() or base.running()) > 1:
         _say(phrases.OTHERS.of(language).format(chosen.lab))
 
 
