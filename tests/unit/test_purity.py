@@ -36,6 +36,7 @@ PLANNING = {
         *("cast.py", "conversation.py", "diagram.py", "fields.py", "follow.py", "frames.py", "lines.py", "meaning.py"),
         *("notes.py", "pcapng.py", "svg.py"),
     ),
+    "workshop": ("lesson.py", "judgement.py"),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
 """The modules that make a plan, that judge a machine, or that take packets apart: pure functions too."""
