@@ -29,6 +29,7 @@ from lab.cli_scale import scale
 from lab.cli_story import story
 from lab.cli_teredo import app as teredo_app
 from lab.cli_web import web
+from lab.cli_workshop import app as workshop_app
 from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
 from lab.datapath.choice import VARIABLE, DataPath
 from lab.launch import launch, read, settle
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(teredo_app, name="teredo")
 app.add_typer(nat_app, name="nat")
+app.add_typer(workshop_app, name="workshop")
 app.command()(link)
 app.command()(matrix)
 app.command()(conformance)

@@ -47,7 +47,16 @@ def _able() -> Iterator[None]:
 
 
 CARRYING = (
-    *("test_check", "test_extensions", "test_interop", "test_links", "test_matrix", "test_miredo", "test_standalone"),
+    *(
+        "test_check",
+        "test_datapath",
+        "test_extensions",
+        "test_interop",
+        "test_links",
+        "test_matrix",
+        "test_miredo",
+        "test_standalone",
+    ),
     *("test_topologies", "test_wire"),
 )
 """The modules whose tests have programs of ours carry data: they run once with each data path. Those about messages and
@@ -65,9 +74,10 @@ def datapath(request: pytest.FixtureRequest) -> Iterator[DataPath]:
     choice = getattr(request, "param", DataPath.AUTO)
     if choice is DataPath.KERNEL and os.geteuid() != 0:
         pytest.skip("data go through the kernel only where root has them go")
-    os.environ[VARIABLE] = choice
+    if choice is not DataPath.AUTO:  # then topologies may choose
+        os.environ[VARIABLE] = choice
     yield choice
-    del os.environ[VARIABLE]
+    os.environ.pop(VARIABLE, None)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.datapath.choice import DataPath
 from tests.e2e.conftest import Start
 from tests.e2e.labs import RunningLab, running
 
@@ -33,7 +34,7 @@ _ports = itertools.count(20000)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+def lab(datapath: DataPath, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with running(TOPOLOGY, tmp_path_factory.mktemp("datapath")) as lab:
         yield lab
 
@@ -89,9 +90,13 @@ def test_a_stream_arrives_as_it_was_sent(source: str, destination: str, lab: Run
     transfer(lab, source, destination)
 
 
-def test_streams_go_in_super_packets(lab: RunningLab) -> None:
+def test_streams_go_in_super_packets(lab: RunningLab, datapath: DataPath) -> None:
     before = {node: super_packets(lab, node) for node in ("alice", "bob")}
+    carried = {node: lab.teredo(node)["kernel_carried"] for node in ("alice", "bob")}
     transfer(lab, "alice", "bob")
+    if datapath is DataPath.KERNEL:  # which does the same, and counts packets
+        assert all(lab.teredo(node)["kernel_carried"] > carried[node] + 1000 for node in carried)
+        return
     assert super_packets(lab, "alice")[0] > before["alice"][0]
     assert super_packets(lab, "bob")[1] > before["bob"][1]
 
@@ -149,7 +154,7 @@ for number in range(20):
 
 @pytest.mark.parametrize(("source", "destination"), PAIRS)
 def test_a_wrong_checksum_is_never_mended_and_extension_headers_go_through(
-    source: str, destination: str, lab: RunningLab
+    source: str, destination: str, lab: RunningLab, datapath: DataPath
 ) -> None:
     def wrong() -> int:
         lines = lab.exec(destination, "cat", "/proc/net/snmp6").stdout.splitlines()
@@ -160,7 +165,10 @@ def test_a_wrong_checksum_is_never_mended_and_extension_headers_go_through(
     with sender, receiver:
         lab.python(source, SPOIL, lab.address(source), there[0], str(there[1]))
         sound = [number for number in range(20) if number % 5 != 3]
-        assert [receiver.recv(2000) for _ in sound] == [bytes((number,)) * 600 for number in sound]
+        got = [receiver.recv(2000) for _ in sound]
+        if datapath is DataPath.KERNEL:  # those with options are not for the kernel, and the others overtake them
+            got.sort()
+        assert got == [bytes((number,)) * 600 for number in sound]
     assert wrong() - before == 4
 
 
@@ -188,7 +196,8 @@ def test_interfaces_may_lack_offloads(node: str, interface: str, features: tuple
 def test_a_link_too_narrow_for_a_packet_has_it_in_fragments(start: Start) -> None:
     """RFC 4380 section 5.1.2: DF is never set."""
     lab = start(TOPOLOGY)
-    lab.exec("alice", "ip", "link", "set", "lan", "mtu", "1280")
+    for node in ("alice", "home-nat"):  # at both ends, or a link drops what is too large for the other
+        lab.exec(node, "ip", "link", "set", "lan", "mtu", "1280")
     transfer(lab, "alice", "web", 1 << 20)
     transfer(lab, "web", "alice", 1 << 20)
 

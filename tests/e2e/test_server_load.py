@@ -57,6 +57,7 @@ def test_every_datagram_of_many_clients_is_answered_rightly(lab: RunningLab, wha
     assert report["sent"] >= 20000
     assert (report["wrong"], report["refused"]) == (0, 0)
     grown = counters(lab) - before
+    del grown["dropped: not a relay"]  # what the node's own IPv6 may have had to say
     assert grown == {counter: report["sent"]}
 
 

@@ -37,6 +37,7 @@ PLANNING = {
         *("notes.py", "pcapng.py", "svg.py"),
     ),
     "web": ("guard.py", "moving.py", "picture.py"),
+    "workshop": ("lesson.py", "judgement.py"),
     "doctor": ("commands.py", "facts.py", "findings.py", "judgement.py", "judgement_docker.py", "remedies.py"),
 }
 """The modules that make a plan, that judge a machine, or that take packets apart: pure functions too."""
