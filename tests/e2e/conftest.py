@@ -47,20 +47,11 @@ def _able() -> Iterator[None]:
 
 
 CARRYING = (
-    *(
-        "test_check",
-        "test_datapath",
-        "test_extensions",
-        "test_interop",
-        "test_links",
-        "test_matrix",
-        "test_miredo",
-        "test_standalone",
-    ),
+    *("test_check", "test_datapath", "test_extensions", "test_links", "test_miredo", "test_standalone"),
     *("test_topologies", "test_wire"),
 )
-"""The modules whose tests have programs of ours carry data: they run once with each data path. Those about messages and
-timers alone run once, and those about data paths themselves choose."""
+"""The modules whose tests have programs of ours carry data: they run once with each data path. Those about bubbles,
+messages and timers alone run once, and those about data paths themselves choose."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lab.datapath.choice import DataPath
 from lab.nat.matrix import BEYOND, FIGURE_1, OPEN
 from lab.state import all_labs
 from tests.e2e.labs import COMMAND, cli
@@ -30,7 +29,7 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def outcome(datapath: DataPath, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     directory = tmp_path_factory.mktemp("matrix")
     page, table = directory / "matrix.html", directory / "matrix.csv"
     result = subprocess.run(
