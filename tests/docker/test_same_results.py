@@ -15,7 +15,7 @@ from tests.e2e.labs import cli
 pytestmark = pytest.mark.docker
 
 LARGE = "rfc6081"
-"""326 containers are minutes of work for two cores, in which clients give up their server if others want the cores, too."""
+"""326 containers are minutes of work for two cores, and clients give up their server if others want them, too."""
 
 TOPOLOGIES = sorted(path for path in (ROOT / "topologies").glob("*.yaml") if path.stem != LARGE)
 PATIENCE = 300
