@@ -17,5 +17,8 @@ class Places(Protocol):
     def do(self, node: str, work: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - each work has its own
         """Have a function of `lab.work` done in a node, and return what it returns. Raises NodeError."""
 
+    def wait(self, node: str) -> None:
+        """Return when one that was made anew is there again, with its network. Raises NodeError."""
+
     def guest(self, nat: NodePlan) -> str:
         """The place of a host in the LAN of a NAT that has no client; it has the address `nat.nat.guest`."""

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -32,6 +33,12 @@ _LIMIT: Final = 1 << 22
 _KERNEL: Final = "container"
 
 _log = logging.getLogger("supervisor")
+
+
+def _raise_obstacle(lab: Lab, node: str) -> None:
+    """Raises NodeError if a container has said why it cannot be its node."""
+    with contextlib.suppress(FileNotFoundError):
+        raise NodeError(lab.obstacle(node).read_text())
 
 
 class AgentPlaces:
@@ -59,6 +66,17 @@ class AgentPlaces:
         if "problem" in answer:
             raise NodeError(answer["problem"])
         return answer["result"]
+
+    def wait(self, node: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            with contextlib.suppress(OSError):
+                unix.connect(self._lab.agent(node)).close()
+                return
+            _raise_obstacle(self._lab, node)
+            if time.monotonic() > deadline:
+                raise NodeError(f"this container does not come up: {node}")
+            time.sleep(_POLL)
 
     def guest(self, nat: NodePlan) -> str:
         return guest_of(nat.name)
@@ -93,8 +111,7 @@ class AgentPrograms:
                 missing = ", ".join(sorted(self._plans.keys() - self._writers.keys()))
                 raise NodeError(f"these containers do not come up: {missing}")
             for node in self._plans.keys() - self._writers.keys():
-                with contextlib.suppress(FileNotFoundError):
-                    raise NodeError(self._lab.obstacle(node).read_text())
+                _raise_obstacle(self._lab, node)
             if known != len(self._writers):
                 known = len(self._writers)
                 deadline = loop.time() + _PATIENCE

@@ -51,6 +51,9 @@ class NamespacePlaces:
         with self._namespaces.inside(node):
             return WORK[work](**arguments)
 
+    def wait(self, node: str) -> None:
+        """None is ever made anew."""
+
     def guest(self, nat: NodePlan) -> str:
         """A namespace that goes when this process does."""
         assert nat.nat is not None

@@ -64,13 +64,13 @@ async def change(old: Plan, new: Plan, nodes: Nodes, fresh: Sequence[str] = ()) 
     if len(before) != len(new.nodes) or any(node.role not in ("nat", "internet") for node in changed):
         raise NodeError("only NATs can change while the lab runs: take it down, and up again")
 
-    def apply() -> (
-        None
-    ):  # in a thread: pyroute2 has an event loop of its own, and a thread may be elsewhere than the rest
+    def apply() -> None:
+        # In a thread: pyroute2 has an event loop of its own, and a thread may be elsewhere than the rest.
         for node in changed:
             if node.name in fresh:
-                continue
-            nodes.places.do(node.name, "change", old=before[node.name], new=node)
+                nodes.places.wait(node.name)
+            else:
+                nodes.places.do(node.name, "change", old=before[node.name], new=node)
 
     await asyncio.to_thread(apply)
     for node in changed:

@@ -6,7 +6,7 @@ import struct
 from typing import Final, NamedTuple
 
 from lab.seeing.pcapng import ETHERNET, LINUX_SLL, LINUX_SLL2, RAW
-from lab.teredo.address import Endpoint, host_text
+from lab.teredo.address import Endpoint, host_text, is_global
 from lab.teredo.packet import HEADER
 
 IPV4: Final = 0x0800
@@ -52,7 +52,7 @@ def content(link_type: int, frame: bytes) -> Content:
         if protocol == IPV4:
             return _ipv4(packet)
         if protocol == IPV6 and len(packet) >= HEADER:
-            return packet[: HEADER + int.from_bytes(packet[4:6], "big")]
+            return _ipv6(packet)
     except (struct.error, ValueError):
         return Other("a packet that was cut short")
     return Other("ARP" if protocol == ARP else f"protocol {protocol:#06x}")
@@ -78,3 +78,9 @@ def _icmp(kind: int, code: int) -> str:
         what = {0: "network", 1: "host", 2: "protocol", 3: "port", 4: "fragmentation needed", 13: "prohibited"}
         return f"ICMP destination unreachable ({what.get(code, f'code {code}')})"
     return {0: "ICMP echo reply", 8: "ICMP echo request", 11: "ICMP time exceeded"}.get(kind, f"ICMP type {kind}")
+
+
+def _ipv6(packet: bytes) -> bytes | Other:
+    if not (is_global(packet[8:24]) and is_global(packet[24:40])):
+        return Other("IPv6 of this link alone")  # neighbour discovery and MLD, which kernels send by themselves
+    return packet[: HEADER + int.from_bytes(packet[4:6], "big")]

@@ -26,10 +26,10 @@ def checked(topology: Path, backend: str) -> Any:
     name = f"same{os.getpid()}"
     try:
         result = cli("up", str(topology), "--name", name, "--backend", backend, "--check", "--json", timeout=PATIENCE)
-        answer = json.loads(result.stdout)
     finally:
-        cli("down", "--name", name, check=True, timeout=PATIENCE)
-    assert answer["ok"], [each for each in answer["results"] if not each["ok"]] or result.stderr
+        down = cli("down", "--name", name, timeout=PATIENCE)
+    assert (result.returncode, down.returncode) == (0, 0), result.stdout[-4000:] + result.stderr + down.stderr
+    answer = json.loads(result.stdout)
     for each in answer["results"]:
         for key in TIMES:
             del each[key]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from lab import unix
+from lab.backends import nats
+from lab.backends.agents import AgentPlaces
 from lab.backends.containers import CAPABILITIES, Settings, Tunnel, containers, controller_address, guest_of, room
 from lab.backends.docker import _subnets
+from lab.backends.nodes import Nodes
 from lab.cli import app
+from lab.node import NodeError
 from lab.plan import Plan
 from lab.planner import plan
+from lab.state import Lab
 from lab.topology.load import load, parse
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +135,32 @@ def test_a_wrong_subnet_is_refused(subnet: str, why: str, monkeypatch: pytest.Mo
     result = CliRunner().invoke(app, ["compose", "--subnet", subnet])
     assert result.exit_code == 2
     assert why in result.output
+
+
+def test_who_waits_for_a_container_goes_on_when_its_agent_answers_or_says_why_it_cannot(tmp_path: Path) -> None:
+    lab = Lab("small", tmp_path)
+    lab.node_directory("nat").mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(AgentPlaces(lab).wait, "nat")
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        with unix.listen(lab.agent("nat")):
+            waiting.result(10)
+    lab.obstacle("nat").write_text("nat: no such sysctl")
+    with pytest.raises(NodeError, match="no such sysctl"):
+        AgentPlaces(lab).wait("nat")
+
+
+async def _changed(places: Any, old: Plan, new: Plan, fresh: list[str]) -> None:
+    nodes = Nodes(old)
+    nodes.places = places
+    nodes.programs = Mock()
+    await nats.change(old, new, nodes, fresh)
+
+
+def test_a_nat_made_anew_is_waited_for_before_it_is_measured(small: Plan) -> None:
+    other = plan(parse(SMALL.replace("nat: cone", "nat: port_symmetric").encode(), "small.yaml"))
+    places = Mock()
+    asyncio.run(_changed(places, small, other, ["home-nat"]))
+    assert call.wait("home-nat") in places.mock_calls
+    assert not [each for each in places.do.call_args_list if each.args[0] == "home-nat"]

@@ -225,6 +225,14 @@ def test_conversations_with_others_are_left_out(wire: Wire) -> None:
     assert wire.story().steps == ()
 
 
+def test_what_never_leaves_a_link_is_no_step(wire: Wire) -> None:
+    report = ipv6_header(bytes(16), bytes.fromhex("ff02" + "00" * 13 + "16"), 0, 0)  # MLD, without an address
+    number = next(at for at, tap in enumerate(wire.taps) if tap.node == "alice")
+    wire.packets.append(Packet(number, 10**18 - 1, bytes(12) + b"\x86\xdd" + report, outbound=False))
+    wire.bubbles()
+    assert wire.story().steps[0].name == "direct bubble"
+
+
 def test_a_recording_tells_its_cast(wire: Wire) -> None:
     cast, taps = heard(wire.interfaces)
     assert cast == wire.cast
