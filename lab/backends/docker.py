@@ -8,9 +8,8 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,30 +23,24 @@ from docker.utils.socket import frames_iter
 from lab import controller
 from lab.agent import SHARED
 from lab.backends.containers import (
-    BRIDGE_FILTER,
     MTU,
-    SETTINGS,
     Container,
     containers,
     controller_address,
     room,
 )
-from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, answering, engine, ensure_images, image
+from lab.backends.engine import CONTROLLER, LABEL, NODE, answering, engine, ensure_images
+from lab.backends.starting import AT_ONCE, create, create_controller, one_at_a_time, start
 from lab.doctor.remedies import DOCTOR
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
 from lab.topology.rules import INTERNET
 
-AT_ONCE: Final = 8
 _POOLS: Final = ("172.16.0.0/12", "10.0.0.0/8")
 _TRIES: Final = 64
 _OVERLAP: Final = "overlap"
 _STARTING: Final = 30
 """Seconds in which a controller that has been started must answer."""
-
-_LEAVING: Final = 30
-_POLL: Final = 0.2
-"""Seconds in which the last containers must have left a network, and between two looks."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +158,7 @@ class DockerLab(Lab):
         made = containers(plan, subnet)
         total = len(made) + 1
         core = next(container for container in made if container.name == INTERNET)
-        shared = _create(client, core, network, "shareable")
+        shared = create(client.api, core, network, "shareable")
 
         environment = {
             controller.NAME: self.name,
@@ -173,21 +166,21 @@ class DockerLab(Lab):
             controller.TOPOLOGY: json.dumps(topology),
             controller.MEASURE: "1" if measure else "0",
         }
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            begun = pool.submit(client.api.start, shared)  # whose IPC namespace the others need to start, not to exist
+        with one_at_a_time(client.api, network) as go, ThreadPoolExecutor(AT_ONCE) as pool:
+            begun = pool.submit(go, shared)  # whose IPC namespace the others need to start, not to exist
 
             def start_checks() -> None:
                 address = controller_address(subnet)
-                identity = _create_controller(client, self.name, network, address, shared, environment)
+                identity = create_controller(client.api, self.name, network, address, shared, environment)
                 begun.result()
-                client.api.start(identity)
+                go(identity)
 
-            def start(container: Container) -> None:
+            def begin(container: Container) -> None:
                 health = max(5, total)
-                _start(client, container, network, f"container:{shared}", health=health, after=begun.result)
+                start(client.api, go, container, network, f"container:{shared}", health=health, after=begun.result)
 
             checks = pool.submit(start_checks)
-            others = [pool.submit(start, container) for container in made if container is not core]
+            others = [pool.submit(begin, container) for container in made if container is not core]
             for done, each in enumerate(as_completed([begun, checks, *others]), 1):
                 each.result()
                 yield {"event": "progress", "what": "containers", "done": done, "total": total}
@@ -204,7 +197,7 @@ class DockerLab(Lab):
             host = running.attrs["HostConfig"]
             (network,) = running.attrs["NetworkSettings"]["Networks"]
             _remove(running)
-            _start(client, container, network, host["IpcMode"])
+            start(client.api, client.api.start, container, network, host["IpcMode"])
             fresh.append(container.name)
         return fresh
 
@@ -297,78 +290,6 @@ def _subnets(plan: Plan) -> Iterator[ipaddress.IPv4Network]:
             yield subnet
 
 
-def _create(client: docker.DockerClient, container: Container, network: str, ipc: str, *, health: int = 5) -> str:
-    """A node's container, not started, whose health is looked at every so many seconds; returns its id."""
-    settings = container.settings
-    return make(
-        client.api,
-        f"teredo-lab-{settings.lab}-{container.name}",
-        image=image(miredo=container.miredo),
-        environment={SETTINGS: settings.model_dump_json(exclude_defaults=True)},
-        labels={LABEL: settings.lab, NODE: container.name},
-        host={
-            "cap_add": list(container.capabilities),
-            "devices": ["/dev/net/tun"],
-            "sysctls": container.sysctls,
-            "ipc_mode": ipc,
-        },
-        networks={network: container.address},
-        hostname=container.name,
-        healthcheck={"interval": health * 10**9},
-    )
-
-
-def _start(
-    client: docker.DockerClient,
-    container: Container,
-    network: str,
-    ipc: str,
-    *,
-    health: int = 5,
-    after: Callable[[], object] = lambda: None,
-) -> None:
-    """Make a node's container, and start it once `after` returns."""
-    identity = _create(client, container, network, ipc, health=health)
-    after()
-    try:
-        client.api.start(identity)
-    except APIError as error:
-        left = {key: value for key, value in container.sysctls.items() if not key.startswith(BRIDGE_FILTER)}
-        if left == container.sysctls or "bridge" not in str(error.explanation):
-            raise
-        # The engine's machine does not filter what bridges pass on, so there is nothing to switch off.
-        client.api.remove_container(identity, force=True)
-        _start(client, container.model_copy(update={"sysctls": left}), network, ipc, health=health)
-
-
-def _create_controller(
-    client: docker.DockerClient, lab: str, network: str, address: str, shared: str, environment: dict[str, str]
-) -> str:
-    return make(
-        client.api,
-        f"teredo-lab-{lab}-{CHECKS}",
-        image=image(miredo=False),
-        command=["python", "-m", "lab.controller"],
-        environment=environment,
-        labels={LABEL: lab, CONTROLLER: "yes"},
-        host={"ipc_mode": f"container:{shared}", "read_only": True, "tmpfs": {"/tmp": ""}},  # noqa: S108
-        networks={network: address},
-        hostname=CHECKS,
-        user="lab",
-    )
-
-
-def make(api: docker.APIClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any) -> str:
-    """Make a container with no rights but those that `host` gives it; returns its id. Raises APIError."""
-    config = api.create_host_config(cap_drop=["ALL"], security_opt=["no-new-privileges"], pids_limit=512, **host)
-    ends = {network: api.create_endpoint_config(ipv4_address=address) for network, address in networks.items()}
-    created = api.create_container(
-        name=name, host_config=config, networking_config={"EndpointsConfig": ends}, **options
-    )
-    identity: str = created["Id"]
-    return identity
-
-
 def _remove(container: Running) -> None:
     """Whatever its state, and also if somebody else removes it right now."""
     with contextlib.suppress(NotFound):
@@ -382,19 +303,14 @@ def _remove(container: Running) -> None:
 
 
 def _remove_network(network: Network) -> None:
-    """Also where the engine still counts containers that have gone, as 20.10 does after starts that were cut short."""
-    deadline = time.monotonic() + _LEAVING
-    while True:
-        try:
-            with contextlib.suppress(NotFound):
-                network.remove()
-            return
-        except APIError as error:
-            if error.status_code != 403 or time.monotonic() > deadline:
-                raise
+    """Raises MachineError where the engine miscounts what is on it; see `lab.backends.starting`."""
+    try:
         with contextlib.suppress(NotFound):
-            network.reload()
-            for end in (network.attrs["Containers"] or {}).values():
-                with contextlib.suppress(APIError):
-                    network.disconnect(end["Name"], force=True)
-        time.sleep(_POLL)
+            network.remove()
+    except APIError as error:
+        network.reload()
+        if error.status_code != 403 or network.attrs["Containers"]:
+            raise
+        raise MachineError(
+            f"the engine counts containers on the network {network.name}, which has none: restart it, and try again"
+        ) from error

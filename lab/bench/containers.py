@@ -13,8 +13,8 @@ from typing import Final
 
 from lab.agent import SHARED
 from lab.backends.containers import MTU, SETTINGS, Container, containers
-from lab.backends.docker import AT_ONCE
 from lab.backends.engine import engine, ensure_images, image
+from lab.backends.starting import AT_ONCE
 from lab.bench.section import NAME, Figures, Section, timed
 from lab.planner import plan
 from lab.state import MachineError

@@ -152,7 +152,7 @@ def _in_container() -> Trial:
 
     from lab.backends import engine  # noqa: PLC0415
     from lab.backends.containers import CAPABILITIES, IPV6  # noqa: PLC0415
-    from lab.backends.docker import make  # noqa: PLC0415
+    from lab.backends.starting import make  # noqa: PLC0415
 
     host = {
         "cap_add": list(CAPABILITIES),

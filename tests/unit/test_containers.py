@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event
 from typing import Any
 from unittest.mock import Mock, call
 
@@ -20,6 +23,7 @@ from lab.backends.agents import AgentPlaces
 from lab.backends.containers import CAPABILITIES, Settings, Tunnel, containers, controller_address, guest_of, room
 from lab.backends.docker import _subnets
 from lab.backends.nodes import Nodes
+from lab.backends.starting import one_at_a_time
 from lab.cli import app
 from lab.node import NodeError
 from lab.plan import Plan
@@ -164,3 +168,48 @@ def test_a_nat_made_anew_is_waited_for_before_it_is_measured(small: Plan) -> Non
     asyncio.run(_changed(places, small, other, ["home-nat"]))
     assert call.wait("home-nat") in places.mock_calls
     assert not [each for each in places.do.call_args_list if each.args[0] == "home-nat"]
+
+
+class _Events:
+    """What an engine tells, one event after another, until it is closed."""
+
+    def __init__(self) -> None:
+        self._told: SimpleQueue[Any] = SimpleQueue()
+
+    def joined(self, identity: str) -> None:
+        self._told.put({"Actor": {"Attributes": {"container": identity}}})
+
+    def close(self) -> None:
+        self._told.put(None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._told.get, None)
+
+
+def test_containers_join_their_network_one_after_another_and_start_side_by_side() -> None:
+    events, begun, ends = _Events(), SimpleQueue[str](), {"a": Event(), "b": Event(), "c": Event()}
+    api = Mock()
+    api.events.return_value = events
+
+    def begin(identity: str) -> None:
+        begun.put(identity)
+        ends[identity].wait(10)
+
+    api.start.side_effect = begin
+    with ThreadPoolExecutor() as pool, one_at_a_time(api, "trunk") as go:
+        first = pool.submit(go, "a")
+        assert begun.get(timeout=10) == "a"
+        pool.submit(go, "b")
+        with pytest.raises(Empty):
+            begun.get(timeout=0.1)
+        events.joined("a")
+        assert begun.get(timeout=10) == "b"
+        assert not first.done()
+        pool.submit(go, "c")
+        events.joined("a")  # it is not its turn any more
+        with pytest.raises(Empty):
+            begun.get(timeout=0.1)
+        ends["b"].set()  # it has started, or could not, without a word of the network
+        assert begun.get(timeout=10) == "c"
+        ends["a"].set()
+        ends["c"].set()

@@ -1,0 +1,134 @@
+"""Making and starting a lab's containers.
+
+An engine (Docker 20.10) may count one container twice when several join a network at once, and then never again removes
+the network. So one joins after another; all the rest of their starting goes on side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import docker
+from docker.errors import APIError
+
+from lab.backends.containers import BRIDGE_FILTER, SETTINGS, Container
+from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, image
+
+AT_ONCE: Final = 8
+
+Go = Callable[[str], None]
+"""Starts the container that has this id."""
+
+
+@contextlib.contextmanager
+def one_at_a_time(api: docker.APIClient, network: str) -> Iterator[Go]:
+    """What starts a container when no other one is about to join the network; threads may use it."""
+    turn = threading.Semaphore()
+    joining: set[str] = set()
+
+    def over(identity: str) -> None:
+        """Its turn, if it still has it."""
+        with contextlib.suppress(KeyError):
+            joining.remove(identity)
+            turn.release()
+
+    def go(identity: str) -> None:
+        turn.acquire()
+        joining.add(identity)
+        try:
+            api.start(identity)
+        finally:
+            over(identity)
+
+    joined = api.events(
+        since=int(time.time()), filters={"type": "network", "event": "connect", "network": network}, decode=True
+    )
+
+    def follow() -> None:
+        for event in joined:
+            over(event["Actor"]["Attributes"]["container"])
+
+    following = threading.Thread(target=follow, daemon=True)
+    following.start()
+    try:
+        yield go
+    finally:
+        joined.close()
+        following.join()
+
+
+def create(api: docker.APIClient, container: Container, network: str, ipc: str, *, health: int = 5) -> str:
+    """A node's container, not started, whose health is looked at every so many seconds; returns its id."""
+    settings = container.settings
+    return make(
+        api,
+        f"teredo-lab-{settings.lab}-{container.name}",
+        image=image(miredo=container.miredo),
+        environment={SETTINGS: settings.model_dump_json(exclude_defaults=True)},
+        labels={LABEL: settings.lab, NODE: container.name},
+        host={
+            "cap_add": list(container.capabilities),
+            "devices": ["/dev/net/tun"],
+            "sysctls": container.sysctls,
+            "ipc_mode": ipc,
+        },
+        networks={network: container.address},
+        hostname=container.name,
+        healthcheck={"interval": health * 10**9},
+    )
+
+
+def start(
+    api: docker.APIClient,
+    go: Go,
+    container: Container,
+    network: str,
+    ipc: str,
+    *,
+    health: int = 5,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Make a node's container, and have it started by `go` once `after` returns."""
+    identity = create(api, container, network, ipc, health=health)
+    after()
+    try:
+        go(identity)
+    except APIError as error:
+        left = {key: value for key, value in container.sysctls.items() if not key.startswith(BRIDGE_FILTER)}
+        if left == container.sysctls or "bridge" not in str(error.explanation):
+            raise
+        # The engine's machine does not filter what bridges pass on, so there is nothing to switch off.
+        api.remove_container(identity, force=True)
+        start(api, go, container.model_copy(update={"sysctls": left}), network, ipc, health=health)
+
+
+def create_controller(
+    api: docker.APIClient, lab: str, network: str, address: str, shared: str, environment: dict[str, str]
+) -> str:
+    return make(
+        api,
+        f"teredo-lab-{lab}-{CHECKS}",
+        image=image(miredo=False),
+        command=["python", "-m", "lab.controller"],
+        environment=environment,
+        labels={LABEL: lab, CONTROLLER: "yes"},
+        host={"ipc_mode": f"container:{shared}", "read_only": True, "tmpfs": {"/tmp": ""}},  # noqa: S108
+        networks={network: address},
+        hostname=CHECKS,
+        user="lab",
+    )
+
+
+def make(api: docker.APIClient, name: str, *, host: dict[str, Any], networks: dict[str, str], **options: Any) -> str:
+    """Make a container with no rights but those that `host` gives it; returns its id. Raises APIError."""
+    config = api.create_host_config(cap_drop=["ALL"], security_opt=["no-new-privileges"], pids_limit=512, **host)
+    ends = {network: api.create_endpoint_config(ipv4_address=address) for network, address in networks.items()}
+    created = api.create_container(
+        name=name, host_config=config, networking_config={"EndpointsConfig": ends}, **options
+    )
+    identity: str = created["Id"]
+    return identity
