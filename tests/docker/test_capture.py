@@ -10,7 +10,7 @@ from lab.testing.running import command, running
 from tests.e2e.captures import captures_all_links_of_a_conversation_in_one_order
 from tests.e2e.labs import SMALL
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 
 def test_all_links_in_one_order_with_comments_and_a_story(tmp_path: Path) -> None:

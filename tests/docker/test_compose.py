@@ -15,7 +15,7 @@ from lab.backends.engine import LABEL
 from tests.docker.conftest import ROOT
 from tests.e2e.labs import cli, until
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 WAIT = 300.0
 """Seconds for whatever Compose does, on a busy machine."""

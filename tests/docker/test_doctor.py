@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.labs import cli
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 
 def test_labs_in_containers_can_run_here_and_the_container_that_tried_it_is_gone(client: docker.DockerClient) -> None:

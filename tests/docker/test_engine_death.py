@@ -18,7 +18,7 @@ from tests.docker.engines import OwnEngine, own_engine
 from tests.docker.test_lifecycle import of_labs
 from tests.e2e.labs import COMMAND, SMALL, cli
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 IMAGE = image(miredo=False)
 ROUNDS = 6

@@ -11,7 +11,7 @@ from tests.e2e.hosts import TOPOLOGY, test_a_node_is_what_its_plan_says
 
 __all__ = ["test_a_node_is_what_its_plan_says"]
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.test_interop import holds
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 
 def test_the_documented_cells_work_and_no_others() -> None:

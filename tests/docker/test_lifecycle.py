@@ -17,7 +17,7 @@ import pytest
 from lab.backends.engine import LABEL, image
 from tests.e2e.labs import COMMAND, SMALL, cli
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 ROUNDS = 14
 """With those in which the engine dies (test_engine_death.py), twenty."""

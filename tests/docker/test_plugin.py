@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.test_plugin import SMALL, run
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 TEXT = f"""
     import pytest

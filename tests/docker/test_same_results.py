@@ -12,7 +12,7 @@ import pytest
 from tests.docker.conftest import ROOT
 from tests.e2e.labs import cli
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 TOPOLOGIES = sorted((ROOT / "topologies").glob("*.yaml"))
 PATIENCE = 900

@@ -20,7 +20,7 @@ from lab.state import ENVIRONMENT, Lab, all_labs
 from tests.e2e.conftest import TOPOLOGIES, Start
 from tests.e2e.labs import COMMAND, SMALL, cli, running, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 
 # What changes by itself on any host: counters, random seeds, caches, and the few numbers that mirror memory or time.
