@@ -102,6 +102,7 @@ start_dockerd() {
     as_root rm -f "$STATE/pid"
     # shellcheck disable=SC2016 # the inner shell expands these
     as_root setsid --fork bash -c '
+        for fd in /proc/$$/fd/*; do ((${fd##*/} <= 2)) || eval "exec ${fd##*/}>&-"; done # it would hold locks of others
         exec >"$1/log" 2>&1
         echo "$$ $(sed "s/.*) //" /proc/$$/stat | cut -d " " -f 20)" >"$1/pid"
         shift
