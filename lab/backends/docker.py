@@ -30,7 +30,7 @@ from lab.backends.containers import (
     room,
 )
 from lab.backends.engine import CONTROLLER, LABEL, NODE, answering, engine, ensure_images
-from lab.backends.starting import AT_ONCE, create, create_controller, one_at_a_time, start
+from lab.backends.starting import AT_ONCE, WATCHED, create, create_controller, one_at_a_time, start
 from lab.doctor.remedies import DOCTOR
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
@@ -158,7 +158,7 @@ class DockerLab(Lab):
         made = containers(plan, subnet)
         total = len(made) + 1
         core = next(container for container in made if container.name == INTERNET)
-        shared = create(client.api, core, network, "shareable")
+        shared = create(client.api, core, network, "shareable", watched=total <= WATCHED)
 
         environment = {
             controller.NAME: self.name,
@@ -176,8 +176,8 @@ class DockerLab(Lab):
                 go(identity)
 
             def begin(container: Container) -> None:
-                health = max(5, total)
-                start(client.api, go, container, network, f"container:{shared}", health=health, after=begun.result)
+                ipc = f"container:{shared}"
+                start(client.api, go, container, network, ipc, watched=total <= WATCHED, after=begun.result)
 
             checks = pool.submit(start_checks)
             others = [pool.submit(begin, container) for container in made if container is not core]

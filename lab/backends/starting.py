@@ -20,6 +20,12 @@ from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, image
 
 AT_ONCE: Final = 8
 
+WATCHED: Final = 64
+"""Containers up to which a lab's have their health looked at: each look starts a process, and all come at once."""
+
+_INTERVAL: Final = 5 * 10**9
+"""Nanoseconds between two looks."""
+
 Go = Callable[[str], None]
 """Starts the container that has this id."""
 
@@ -61,8 +67,8 @@ def one_at_a_time(api: docker.APIClient, network: str) -> Iterator[Go]:
         following.join()
 
 
-def create(api: docker.APIClient, container: Container, network: str, ipc: str, *, health: int = 5) -> str:
-    """A node's container, not started, whose health is looked at every so many seconds; returns its id."""
+def create(api: docker.APIClient, container: Container, network: str, ipc: str, *, watched: bool = True) -> str:
+    """A node's container, not started; returns its id. Health is for who watches containers: see `WATCHED`."""
     settings = container.settings
     return make(
         api,
@@ -78,7 +84,7 @@ def create(api: docker.APIClient, container: Container, network: str, ipc: str, 
         },
         networks={network: container.address},
         hostname=container.name,
-        healthcheck={"interval": health * 10**9},
+        healthcheck={"interval": _INTERVAL} if watched else {"test": ["NONE"]},
     )
 
 
@@ -89,11 +95,11 @@ def start(
     network: str,
     ipc: str,
     *,
-    health: int = 5,
+    watched: bool = True,
     after: Callable[[], object] = lambda: None,
 ) -> None:
     """Make a node's container, and have it started by `go` once `after` returns."""
-    identity = create(api, container, network, ipc, health=health)
+    identity = create(api, container, network, ipc, watched=watched)
     after()
     try:
         go(identity)
@@ -103,7 +109,7 @@ def start(
             raise
         # The engine's machine does not filter what bridges pass on, so there is nothing to switch off.
         api.remove_container(identity, force=True)
-        start(api, go, container.model_copy(update={"sysctls": left}), network, ipc, health=health)
+        start(api, go, container.model_copy(update={"sysctls": left}), network, ipc, watched=watched)
 
 
 def create_controller(
