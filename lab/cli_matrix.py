@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.backends import base
-from lab.console import BAD_INPUT, FAILED, Backend, Json, err, fail, out, progress_bar, write
+from lab.console import BAD_INPUT, FAILED, Backend, Json, err, fail, out, progress_bar, writable, write
 from lab.launch import fresh, read
 
 if TYPE_CHECKING:
@@ -44,9 +44,12 @@ def matrix(
             show_default=False,
         ),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write CSV to this file.", show_default=False)] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write CSV to this file.", callback=writable, show_default=False)
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Also write a page with every packet to this file.", show_default=False)
+        Path | None,
+        typer.Option(help="Also write a page with every packet to this file.", callback=writable, show_default=False),
     ] = None,
     backend: Backend = base.DEFAULT,
     as_json: Json = False,

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lab import state
+from lab import files, state
 from lab.backends import base
 from lab.state import Lab
 
@@ -47,13 +47,27 @@ def fail(code: int, message: object) -> NoReturn:
     raise typer.Exit(code)
 
 
+def writable(path: Path | None) -> Path | None:
+    """A file that a report can be written to; or leave with what is wrong, before there is work to lose."""
+    try:
+        if path is not None:
+            files.try_to_put(path)
+    except OSError as error:
+        _cannot_write(path, error)
+    return path
+
+
 def write(path: Path | None, text: Callable[[], str]) -> None:
     """Write a report to a file, if there shall be one, or leave with what is wrong."""
     try:
         if path is not None:
-            path.write_text(text(), encoding="utf-8")
+            files.put(path, text())
     except OSError as error:
-        fail(BAD_INPUT, f"cannot write {path}: {error.strerror}")
+        _cannot_write(path, error)
+
+
+def _cannot_write(path: Path | None, error: OSError) -> NoReturn:
+    fail(BAD_INPUT, f"cannot write {path}: {error.strerror}; name a file in a directory that is there and writable")
 
 
 def the_lab(name: str | None) -> Lab:

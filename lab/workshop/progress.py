@@ -6,13 +6,13 @@ import csv
 import getpass
 import io
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from lab import files
 from lab.workshop.lesson import Language
 
 COLUMNS: Final = ("learner", "lesson", "result", "started", "passed", "checks", "hints", "solution")
@@ -87,9 +87,7 @@ def put(path: Path, text: str) -> None:
     """Write a file of the learner's, at once or not at all. Raises ProgressError."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as new:
-            new.write(text)
-        Path(new.name).replace(path)
+        files.put(path, text)
     except OSError as error:
         raise ProgressError(
             f"cannot write {path}: {error.strerror}; set XDG_STATE_HOME to a directory of yours"
