@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.backends import base
-from lab.console import BAD_INPUT, FAILED, Json, err, fail, known_backend, out, progress_bar, write
+from lab.console import BAD_INPUT, FAILED, Json, err, fail, known_backend, out, progress_bar, writable, write
 from lab.launch import fresh, none_left_out
 
 if TYPE_CHECKING:
@@ -44,9 +43,12 @@ def interop(
         typer.Option(help="Only behind this kind of NAT; may be repeated.", show_default=False),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the packets of what fails.", show_default=False)
+        Path | None,
+        typer.Option(help="Also write a page with the packets of what fails.", callback=writable, show_default=False),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Also write the same as Markdown.", show_default=False)] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the same as Markdown.", callback=writable, show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run each client with each server and each relay, ours or Miredo, behind each kind of NAT of RFC 4380.
@@ -100,22 +102,10 @@ def _run(nats: list[str], backend: str, progress: Progress) -> dict[Cell, Found]
 
 
 def _environment(backends: list[str]) -> dict[str, str]:
-    about = {"kernel": f"{platform.system()} {platform.release()}", "Miredo": _miredo()}
-    if "docker" in backends:
-        from lab.backends.engine import engine  # noqa: PLC0415 - slow to import
+    from lab.environment import docker_engine, miredo  # noqa: PLC0415 - slow to import
 
-        about["Docker engine"] = str(engine().version()["Version"])
-    return about
-
-
-def _miredo() -> str:
-    """The version that Miredo says it is: ``1.2.6``."""
-    from lab.programs.daemon import find  # noqa: PLC0415
-
-    if (command := find("miredo")) is None:
-        return "that of the image"
-    said = subprocess.run((command, "-V"), capture_output=True, text=True, check=False).stdout.split()
-    return next((word for word in said if word[:1].isdigit()), "unknown")
+    about = {"kernel": f"{platform.system()} {platform.release()}", "Miredo": miredo()}
+    return about | ({"Docker engine": docker_engine()} if "docker" in backends else {})
 
 
 def _print(grid: Grid) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,6 +16,7 @@ from lab.bench import containers, datapath, labs, mininet, server
 from lab.bench.report import compared, markdown, show
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail, write
+from lab.environment import machine
 
 _ALL = (*labs.SECTIONS, *mininet.SECTIONS, *datapath.SECTIONS, *server.SECTIONS, *containers.SECTIONS)
 _SECTIONS = {section.name: section for section in _ALL}
@@ -39,7 +38,7 @@ def main(
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]
     report: dict[str, Any] = {
-        "environment": _environment(),
+        "environment": machine(),
         "runs": runs,
         "sections": {section.name: _measured(section, runs, quiet=as_json) for section in wanted},
     }
@@ -63,23 +62,6 @@ def _drawn(report: dict[str, Any], page: Path | None) -> dict[str, str]:
             drawn[name] = f"{page.stem}-{name}.svg"
             bars(section["title"], groups, page.with_name(drawn[name]))
     return drawn
-
-
-def _environment() -> dict[str, Any]:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return {
-        "kernel": platform.release(),
-        "Python": platform.python_version(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "GiB of memory": round(memory),
-    }
-
-
-def _processor() -> str:
-    """What the kernel calls it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _measured(section: Section, runs: int, *, quiet: bool) -> dict[str, Any]:

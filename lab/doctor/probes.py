@@ -43,7 +43,7 @@ def collect(*, containers: bool) -> Facts:
     others = trial.start((), become=_NOBODY) if root and linux.is_mapped(_NOBODY) else None
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         docker = pool.submit(_docker, containers=containers)
-        commands = pool.map(_version, COMMANDS)
+        commands = pool.map(version, COMMANDS)
         docker_commands = pool.map(_output, _DOCKER_COMMANDS.values())
         return Facts(
             root=root,
@@ -62,7 +62,7 @@ def collect(*, containers: bool) -> Facts:
         )
 
 
-def _version(command: Command) -> str | None:
+def version(command: Command) -> str | None:
     """A command's version, an empty text where it cannot be asked, None where the command is missing."""
     path = linux.find_tool(command.name)
     if path is None:
