@@ -18,6 +18,8 @@ from rich.text import Text
 from lab import state
 from lab.backends import base
 from lab.cli_capture import capture as capture_command
+from lab.cli_check import Capture, Html, run_check
+from lab.cli_check import check as check_command
 from lab.cli_conformance import conformance
 from lab.cli_decode import decode
 from lab.cli_doctor import doctor
@@ -30,7 +32,7 @@ from lab.cli_story import story
 from lab.cli_teredo import app as teredo_app
 from lab.cli_web import web
 from lab.cli_workshop import app as workshop_app
-from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, progress_bar, the_lab
+from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, Name, err, fail, out, the_lab
 from lab.datapath.choice import VARIABLE, DataPath
 from lab.launch import launch, read, settle
 from lab.plan import Plan
@@ -51,6 +53,7 @@ app.add_typer(workshop_app, name="workshop")
 app.command()(link)
 app.command()(matrix)
 app.command()(conformance)
+app.command("check")(check_command)
 app.command("capture")(capture_command)
 app.command()(decode)
 app.command()(story)
@@ -60,13 +63,6 @@ app.command()(scale)
 app.command()(web)
 
 TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
-Capture = Annotated[
-    bool,
-    typer.Option(
-        "--capture/--no-capture",
-        help="Try pairs again that are not as expected, and keep a capture of that beside the lab's logs.",
-    ),
-]
 _STYLES = {"failed": "red", "off-line": "yellow", "left out": "yellow"}
 DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
 
@@ -105,12 +101,15 @@ def up(
         ),
     ] = None,
     capture: Capture = True,
+    html: Html = None,
     as_json: Json = False,
 ) -> None:
     """Bring a lab up. A lab that is up already, from the same topology, is left as it is.
 
     Example: `teredo-lab up topologies/default.yaml --check`
     """
+    if html is not None and not check:
+        fail(BAD_INPUT, "--html is the report of a check: add --check")
     topology, plan = read(file, name, datapath)
     lab = base.lab_of(backend, plan.name)
     with state.starting():
@@ -138,7 +137,7 @@ def up(
     if not settled:
         err.print("some nodes have not settled; see `teredo-lab status`", style="yellow")
     if check:
-        _check(lab, [], as_json=as_json, junit=None, capture=capture)
+        run_check(lab, [], as_json=as_json, junit=None, html=html, capture=capture)
     if failed:
         raise typer.Exit(FAILED)
 
@@ -223,75 +222,6 @@ def _print_status(facts: dict[str, Any], *, as_json: bool) -> None:
             out.print(
                 f"{node['name']} is {node['state']}: {node['reason']}", style=style, highlight=False, soft_wrap=True
             )
-
-
-@app.command()
-def check(
-    nodes: Annotated[list[str] | None, typer.Argument(help="Only pairs among these nodes.", show_default=False)] = None,
-    name: Name = None,
-    as_json: Json = False,
-    junit: Annotated[Path | None, typer.Option(help="Also write JUnit XML to this file.", show_default=False)] = None,
-    capture: Capture = True,
-) -> None:
-    """Prove who reaches whom: every ordered pair, cold, by ICMPv6, UDP and TCP.
-
-    Example: `teredo-lab check alice bob --json`
-    """
-    _check(the_lab(name), nodes or [], as_json=as_json, junit=junit, capture=capture)
-
-
-def _check(lab: Lab, nodes: list[str], *, as_json: bool, junit: Path | None, capture: bool) -> None:
-    from lab.check import report  # noqa: PLC0415
-
-    known = {node["name"] for node in lab.ask_once("status")["nodes"]}
-    if unknown := set(nodes) - known:
-        fail(BAD_INPUT, f"lab {lab.name!r} has no node {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
-    results: list[dict[str, Any]] = []
-    left_out: dict[str, str] = {}
-    with progress_bar(quiet=as_json) as show:
-        for answer in lab.ask("check", nodes=nodes):
-            if answer["event"] == "left out":
-                left_out = answer["nodes"]
-            elif answer["event"] == "pair":
-                results += answer["results"]
-                show({"what": "checking pairs", "done": answer["done"], "total": answer["total"]})
-    order = {probe: at for at, probe in enumerate(("icmp6", "udp", "tcp"))}
-    results.sort(key=lambda result: (result["source"], result["destination"], order[result["probe"]]))
-    good = all(result["ok"] for result in results)
-    if junit is not None:
-        try:
-            report.write_junit(results, junit, f"teredo-lab.{lab.name}")
-        except OSError as error:
-            fail(BAD_INPUT, f"cannot write {junit}: {error.strerror}")
-    kept = _keep(lab, [result for result in results if not result["ok"]]) if capture and not good else None
-    if as_json:
-        told = {"ok": good, "results": results, "left_out": left_out, "capture": None if kept is None else str(kept)}
-        print(json.dumps(told, indent=2))
-    else:
-        report.show(results, out)
-        for node, reason in left_out.items():
-            err.print(f"left out: {node}: {reason}", style="yellow", highlight=False, soft_wrap=True)
-    if not good:
-        raise typer.Exit(FAILED)
-
-
-def _keep(lab: Lab, failed: list[dict[str, Any]]) -> Path | None:
-    """Try again what has failed, with a capture, and say where that is kept."""
-    from lab.seeing import again  # noqa: PLC0415
-
-    try:
-        kept = again.keep(lab, failed)
-    except (StateError, OSError) as error:
-        err.print(f"there is no capture of what failed: {error}", style="yellow", highlight=False, soft_wrap=True)
-        return None
-    before = {(each["source"], each["destination"], each["probe"]): each["observed"] for each in failed}
-    for each in kept.results:
-        which = each["source"], each["destination"], each["probe"]
-        if before.get(which, each["observed"]) != each["observed"]:
-            told = f"{which[0]} → {which[1]} by {which[2]} was {before[which]}, and now is {each['observed']}"
-            err.print(told, style="yellow", highlight=False, soft_wrap=True)
-    err.print(f"tried again, with a capture: {kept.file}", style="yellow", highlight=False, soft_wrap=True)
-    return kept.file
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True})

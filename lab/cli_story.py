@@ -62,16 +62,12 @@ def _ends(cast: Cast, *names: str) -> None:
 
 
 def _lived(caller: str, callee: str, name: str | None) -> Story:
-    from lab.seeing.again import conversation  # noqa: PLC0415 - slow to import
-    from lab.seeing.conversation import tell  # noqa: PLC0415
+    from lab.seeing.again import converse  # noqa: PLC0415 - slow to import
     from lab.seeing.live import cast_of  # noqa: PLC0415
 
     lab = the_lab(name)
-    cast = cast_of(lab)
-    _ends(cast, caller, callee)
-    capture, packets, results = conversation(lab, [(caller, callee)], ["icmp6"])
-    reason = next((result["reason"] for result in results if result["observed"] != "reachable"), None)
-    return tell(cast, capture.taps, capture.interfaces, packets, (caller, callee), reason)
+    _ends(cast_of(lab), caller, callee)
+    return next(converse(lab, [[(caller, callee)]]).stories())
 
 
 def _read(file: Path, caller: str, callee: str) -> Story:

@@ -18,6 +18,8 @@ th { font-weight: 600; font-size: .85rem } section { margin-top: 2rem } h2 { fon
 :target { background: var(--chosen) }
 .packets td { border-top: 1px solid var(--line) }
 .packets td:first-child { text-align: right; font-variant-numeric: tabular-nums }
+@media print { body { margin: 0; max-width: none } a { color: inherit } tr, figure { break-inside: avoid }
+h2, h3 { break-after: avoid } thead { display: table-header-group } }
 """
 
 
@@ -26,7 +28,7 @@ def page(title: str, style: str, body: str) -> str:
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}{style}</style></head><body>"
-        f"<h1>{escape(title)}</h1>{body}</body></html>\n"
+        f"<main><h1>{escape(title)}</h1>{body}</main></body></html>\n"
     )
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -24,14 +23,9 @@ from selenium.webdriver.support.select import Select
 
 from tests.e2e.conftest import TOPOLOGIES
 from tests.e2e.labs import COMMAND, SMALL, RunningLab, cli, running, until
+from tests.e2e.pages import browser, log
 
 pytestmark = pytest.mark.e2e
-
-BROWSERS = ("chromium", "google-chrome")
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--window-size=1600,1100"),
-)
 
 
 class Served(NamedTuple):
@@ -58,12 +52,6 @@ def served(lab: RunningLab) -> Iterator[Served]:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     assert said == f"showing lab {lab.name}; Ctrl-C ends it\n"
-
-
-def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
-    """What has been logged since the last call."""
-    entries: list[dict[str, Any]] = driver.get_log(kind)  # type: ignore[no-untyped-call]
-    return entries
 
 
 class Page:
@@ -126,18 +114,8 @@ def url(lab: RunningLab) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("needs a browser, packages chromium and chromium-driver: `make test` installs them where it can")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
+    with browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
 
 
 @pytest.fixture

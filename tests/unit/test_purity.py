@@ -30,7 +30,7 @@ PLANNING = {
     "": ("plan.py", "planner.py", "link.py", "story.py"),
     "nat": ("kinds.py", "setup.py", "engines.py", "iptables.py", "nftables.py", "upnp.py", "observation.py"),
     "topology": ("model.py", "rules.py", "addressing.py", "changes.py"),
-    "check": ("expectation.py",),
+    "check": ("expectation.py", "html.py"),
     "datapath": ("choice.py", "offload.py"),
     "seeing": (
         *("cast.py", "conversation.py", "diagram.py", "fields.py", "follow.py", "frames.py", "lines.py", "meaning.py"),
