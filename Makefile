@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help lab-up lab-down test check lint types schema format bench conformance interop scale mutants bpf packages images clean for-labs for-checks for-tests for-bench for-netns for-docker with-docker
+.PHONY: help lab-up lab-down test test-large check lint types schema format bench conformance interop scale mutants bpf packages images clean for-labs for-checks for-tests for-bench for-netns for-docker with-docker
 
 help: ## Show this list.
 	@echo 'make TARGET [TOPOLOGY=$(TOPOLOGY)] [BACKEND=$(BACKEND)] [ARGS=…]'
@@ -25,9 +25,12 @@ lab-down: ## Take all of your labs down. Nothing of them is left.
 # Most tests wait more than they compute, so two run at a time. Those that look at the whole machine come after them, alone.
 # Exit code 5 of pytest: ARGS wants none of these.
 test: for-tests with-docker ## Run all tests. ARGS goes to pytest: ARGS='-k relay -x'.
-	@$(BIN)/pytest -n 2 --dist worksteal -m 'not alone' $(ARGS); first=$$?; \
-	$(BIN)/pytest -m alone $(ARGS); second=$$?; \
+	@$(BIN)/pytest -n 2 --dist worksteal -m 'not alone and not large' $(ARGS); first=$$?; \
+	$(BIN)/pytest -m 'alone and not large' $(ARGS); second=$$?; \
 	case $$first-$$second in 0-0 | 0-5 | 5-0) ;; *) exit 1 ;; esac
+
+test-large: for-tests with-docker ## Run the tests that are too large for `test`: the RFC's matrix in 326 containers.
+	@$(BIN)/pytest -m large $(ARGS)
 
 check: lint types schema ## Run ruff and mypy, and see whether generated files are fresh.
 

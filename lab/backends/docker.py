@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import docker
@@ -30,7 +31,7 @@ from lab.backends.containers import (
     room,
 )
 from lab.backends.engine import CONTROLLER, LABEL, NODE, answering, engine, ensure_images
-from lab.backends.starting import AT_ONCE, WATCHED, create, create_controller, one_at_a_time, start
+from lab.backends.starting import AT_ONCE, WATCHED, Act, create, create_controller, one_at_a_time, remove, start
 from lab.doctor.remedies import DOCTOR
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
@@ -56,8 +57,7 @@ class DockerLab(Lab):
         client = engine()
         found = client.containers.list(all=True, filters={"label": f"{LABEL}={self.name}"}, ignore_removed=True)
         networks = client.networks.list(filters={"label": f"{LABEL}={self.name}"})
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(_remove, found))
+        _remove_all(client.api, [str(each.id) for each in found], [str(each.id) for each in networks])
         for network in networks:
             _remove_network(network)
         return bool(found or networks)
@@ -166,7 +166,7 @@ class DockerLab(Lab):
             controller.TOPOLOGY: json.dumps(topology),
             controller.MEASURE: "1" if measure else "0",
         }
-        with one_at_a_time(client.api, network) as go, ThreadPoolExecutor(AT_ONCE) as pool:
+        with one_at_a_time(client.api, network, "connect", client.api.start) as go, ThreadPoolExecutor(AT_ONCE) as pool:
             begun = pool.submit(go, shared)  # whose IPC namespace the others need to start, not to exist
 
             def start_checks() -> None:
@@ -196,7 +196,7 @@ class DockerLab(Lab):
                 continue
             host = running.attrs["HostConfig"]
             (network,) = running.attrs["NetworkSettings"]["Networks"]
-            _remove(running)
+            remove(client.api, str(running.id))
             start(client.api, client.api.start, container, network, host["IpcMode"])
             fresh.append(container.name)
         return fresh
@@ -290,16 +290,12 @@ def _subnets(plan: Plan) -> Iterator[ipaddress.IPv4Network]:
             yield subnet
 
 
-def _remove(container: Running) -> None:
-    """Whatever its state, and also if somebody else removes it right now."""
-    with contextlib.suppress(NotFound):
-        try:
-            container.remove(force=True, v=True)
-        except APIError as error:
-            if error.status_code != 409:  # its removal is already in progress
-                raise
-            with contextlib.suppress(APIError):
-                container.wait(condition="removed")
+def _remove_all(api: docker.APIClient, identities: Sequence[str], networks: Sequence[str]) -> None:
+    with contextlib.ExitStack() as stack:
+        act: Act = partial(remove, api)
+        for network in networks:
+            act = stack.enter_context(one_at_a_time(api, network, "disconnect", act))
+        list(stack.enter_context(ThreadPoolExecutor(AT_ONCE)).map(act, identities))
 
 
 def _remove_network(network: Network) -> None:

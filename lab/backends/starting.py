@@ -1,7 +1,7 @@
-"""Making and starting a lab's containers.
+"""Making, starting and removing a lab's containers.
 
-An engine (Docker 20.10) may count one container twice when several join a network at once, and then never again removes
-the network. So one joins after another; all the rest of their starting goes on side by side.
+An engine (Docker 20.10) miscounts what is on a network when several containers join or leave it at once, and then never
+again removes the network. So one does it after another; all the rest of their start or end goes on side by side.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import docker
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 
 from lab.backends.containers import BRIDGE_FILTER, SETTINGS, Container
 from lab.backends.engine import CHECKS, CONTROLLER, LABEL, NODE, image
@@ -26,44 +26,46 @@ WATCHED: Final = 64
 _INTERVAL: Final = 5 * 10**9
 """Nanoseconds between two looks."""
 
-Go = Callable[[str], None]
-"""Starts the container that has this id."""
+Act = Callable[[str], None]
+"""Does something to the container that has this id."""
 
 
 @contextlib.contextmanager
-def one_at_a_time(api: docker.APIClient, network: str) -> Iterator[Go]:
-    """What starts a container when no other one is about to join the network; threads may use it."""
+def one_at_a_time(
+    api: docker.APIClient, network: str, event: Literal["connect", "disconnect"], act: Act
+) -> Iterator[Act]:
+    """The same as `act`, for threads: each waits until the one before has joined or left the network, or has ended."""
     turn = threading.Semaphore()
-    joining: set[str] = set()
+    acting: set[str] = set()
 
     def over(identity: str) -> None:
         """Its turn, if it still has it."""
         with contextlib.suppress(KeyError):
-            joining.remove(identity)
+            acting.remove(identity)
             turn.release()
 
-    def go(identity: str) -> None:
+    def in_turn(identity: str) -> None:
         turn.acquire()
-        joining.add(identity)
+        acting.add(identity)
         try:
-            api.start(identity)
+            act(identity)
         finally:
             over(identity)
 
-    joined = api.events(
-        since=int(time.time()), filters={"type": "network", "event": "connect", "network": network}, decode=True
+    events = api.events(
+        since=int(time.time()), filters={"type": "network", "event": event, "network": network}, decode=True
     )
 
     def follow() -> None:
-        for event in joined:
-            over(event["Actor"]["Attributes"]["container"])
+        for each in events:
+            over(each["Actor"]["Attributes"]["container"])
 
     following = threading.Thread(target=follow, daemon=True)
     following.start()
     try:
-        yield go
+        yield in_turn
     finally:
-        joined.close()
+        events.close()
         following.join()
 
 
@@ -90,7 +92,7 @@ def create(api: docker.APIClient, container: Container, network: str, ipc: str, 
 
 def start(
     api: docker.APIClient,
-    go: Go,
+    go: Act,
     container: Container,
     network: str,
     ipc: str,
@@ -138,3 +140,15 @@ def make(api: docker.APIClient, name: str, *, host: dict[str, Any], networks: di
     )
     identity: str = created["Id"]
     return identity
+
+
+def remove(api: docker.APIClient, identity: str) -> None:
+    """Remove a container whatever its state, and also if somebody else removes it right now."""
+    with contextlib.suppress(NotFound):
+        try:
+            api.remove_container(identity, force=True, v=True)
+        except APIError as error:
+            if error.status_code != 409:  # its removal is already in progress
+                raise
+            with contextlib.suppress(APIError):
+                api.wait(identity, condition="removed")

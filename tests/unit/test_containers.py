@@ -195,8 +195,7 @@ def test_containers_join_their_network_one_after_another_and_start_side_by_side(
         begun.put(identity)
         ends[identity].wait(10)
 
-    api.start.side_effect = begin
-    with ThreadPoolExecutor() as pool, one_at_a_time(api, "trunk") as go:
+    with ThreadPoolExecutor() as pool, one_at_a_time(api, "trunk", "connect", begin) as go:
         first = pool.submit(go, "a")
         assert begun.get(timeout=10) == "a"
         pool.submit(go, "b")
