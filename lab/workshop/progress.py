@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from lab import files
+from lab.backends import base
 from lab.workshop.lesson import Language
 
 COLUMNS: Final = ("learner", "lesson", "result", "started", "passed", "checks", "hints", "solution")
@@ -38,10 +39,11 @@ class Record(BaseModel):
 
 
 class Progress(BaseModel):
-    """What a learner has done with all; `current` is the lesson started last."""
+    """What a learner has done with all; `current` is the lesson started last, `backend` where its lab is made."""
 
     learner: str
     language: Language = "en"
+    backend: str = base.DEFAULT
     current: str | None = None
     lessons: dict[str, Record] = {}
 
