@@ -190,11 +190,11 @@ def _print_mappings(lab: Lab, node: str | None, *, as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("inside", "outside", "lets in", "opened from", "answered", "seconds left"):
+    for column in ("inside", "outside", "lets in", "answered", "seconds"):
         table.add_column(column, overflow="fold")
     for row in rows:
         ends = (row["inside"], row["outside"], row["remote"])
-        table.add_row(*ends, row["opened"], _yes_no(row["answered"]), str(row["expires"]))
+        table.add_row(*ends, _yes_no(row["answered"]), str(row["expires"]))
     out.print(table)
 
 

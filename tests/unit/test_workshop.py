@@ -288,7 +288,7 @@ def test_a_class_has_its_results_in_one_table(tmp_path: Path) -> None:
 
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
     text = progress.table([Progress(learner='=HYPERLINK("x")'), Progress(learner="Ana-María")], ["01-nat"])
-    assert [row["learner"] for row in csv.DictReader(io.StringIO(text))] == ["'=HYPERLINK(\"x\")", "Ana-María"]
+    assert [row["learner"] for row in csv.DictReader(io.StringIO(text))] == ['\'=HYPERLINK("x")', "Ana-María"]
 
 
 def test_results_of_nobody_are_refused(tmp_path: Path) -> None:
