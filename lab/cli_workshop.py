@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,9 +104,7 @@ def start(
     mine.language = language
     mine.learner = learner or mine.learner
     mine.backend = backend or mine.backend
-    for each in entries():
-        if each.lab != chosen.lab and (other := base.find(each.lab)).runs():
-            other.down()
+    _take_down({each.lab for each in entries()} - {chosen.lab})
     _as_at_the_start(chosen, mine.backend)
     mine.current = chosen.id
     record = mine.of(chosen.id)
@@ -121,7 +119,7 @@ def start(
     else:
         print(text)
     _say(phrases.UP.of(language).format(chosen.lab, _file(chosen)))
-    others = [lab.name for lab in base.running() if lab.name != chosen.lab]
+    others = [lab.name for lab in state.labs() or base.running() if lab.name != chosen.lab]
     if others:
         _say(phrases.OTHERS.of(language).format(", ".join(others), others[0], chosen.lab))
 
@@ -223,9 +221,8 @@ def reset(
     """Make the lab of the lesson that was started last anew, as it is at the start, and forget the answer."""
     mine = _mine()
     if all_:
+        _take_down({each.lab for each in entries()})
         for each in entries():
-            if base.find(each.lab).runs():
-                base.find(each.lab).down()
             _file(each).unlink(missing_ok=True)
         _save(Progress(learner=mine.learner, language=mine.language, backend=mine.backend))
         return
@@ -284,6 +281,13 @@ def results(
     write(output, told)
     if output is None:
         print(told(), end="")
+
+
+def _take_down(names: Set[str]) -> None:
+    """Take those of these labs down that run; engines are asked once, since that may take a while."""
+    for lab in base.running():
+        if lab.name in names:
+            lab.down()
 
 
 def _as_at_the_start(chosen: Entry, backend: str) -> None:
