@@ -49,6 +49,9 @@ def show(
     rules: Annotated[
         bool, typer.Option("--rules", help="Print the rules that the kernel has now, and no more.")
     ] = False,
+    mappings: Annotated[
+        bool, typer.Option("--mappings", help="Print what the NAT translates now, but for measurements, and no more.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure NATs: mapping, filtering, ports, hairpinning and more. Exit code 1 if one is not what it is meant to be.
@@ -62,6 +65,9 @@ def show(
         _need_nat(lab, node)
     if rules:
         _print_rules(lab, node, as_json=as_json)
+        return
+    if mappings:
+        _print_mappings(lab, node, as_json=as_json)
         return
     request: dict[str, Any] = {"nodes": [node] if node else [], "thorough": not quick, "lifetime": lifetime}
     rows = _measure(lab, request, quiet=as_json)
@@ -171,6 +177,25 @@ def _print_rules(lab: Lab, node: str | None, *, as_json: bool) -> None:
         return
     for command, text in rules.items():
         print(f"# {command}\n{text}")
+
+
+def _print_mappings(lab: Lab, node: str | None, *, as_json: bool) -> None:
+    if node is None:
+        fail(BAD_INPUT, "--mappings needs the name of a NAT: `teredo-lab nat home-nat --mappings`")
+    from lab.nat.bench import LOCAL_PORTS  # noqa: PLC0415 - slow to import
+
+    every = lab.ask_once("mappings", nodes=[node])["mappings"][node]
+    rows = [row for row in every if int(row["inside"].rpartition(":")[2]) not in LOCAL_PORTS]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("inside", "outside", "lets in", "answered", "seconds"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        ends = (row["inside"], row["outside"], row["remote"])
+        table.add_row(*ends, _yes_no(row["answered"]), str(row["expires"]))
+    out.print(table)
 
 
 def _yes_no(value: bool | None) -> str:

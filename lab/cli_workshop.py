@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lab import state
 from lab.backends import base
-from lab.console import BAD_INPUT, FAILED, MACHINE, Backend, Json, err, fail, out, write
+from lab.console import BAD_INPUT, FAILED, MACHINE, Json, err, fail, known_backend, out, write
 from lab.state import MachineError
 from lab.workshop import phrases, progress
 from lab.workshop.judgement import Verdict, judge, wanted
@@ -43,6 +43,16 @@ def _known_language(language: str | None) -> str | None:
 Lang = Annotated[
     str | None,
     typer.Option("--lang", help="en or es; by default $LANG's.", callback=_known_language, show_default=False),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        help="Where labs are made: `netns` (network namespaces) or `docker` (containers). It is remembered.",
+        envvar="TEREDO_LAB_BACKEND",
+        callback=lambda backend: None if backend is None else known_backend(backend),
+        show_default=False,
+    ),
 ]
 Which = Annotated[
     str | None,
@@ -78,7 +88,7 @@ def workshop(context: typer.Context, lang: Lang = None, as_json: Json = False) -
 def start(
     lesson: Annotated[str, typer.Argument(metavar="LESSON", help="The lesson's number.")],
     lang: Lang = None,
-    backend: Backend = base.DEFAULT,
+    backend: Where = None,
     learner: Annotated[
         str | None, typer.Option(help="Your name in the results; your user's by default.", show_default=False)
     ] = None,
@@ -93,10 +103,9 @@ def start(
     language = _chosen(lang) or phrases.spoken()
     mine.language = language
     mine.learner = learner or mine.learner
-    for each in entries():
-        if each.lab != chosen.lab and (other := base.find(each.lab)).runs():
-            other.down()
-    _bring_up(chosen, backend)
+    mine.backend = backend or mine.backend
+    _take_down({each.lab for each in entries()} - {chosen.lab})
+    _as_at_the_start(chosen, mine.backend)
     mine.current = chosen.id
     record = mine.of(chosen.id)
     record.started = record.started or _now()
@@ -110,8 +119,9 @@ def start(
     else:
         print(text)
     _say(phrases.UP.of(language).format(chosen.lab, _file(chosen)))
-    if len(state.labs() or base.running()) > 1:
-        _say(phrases.OTHERS.of(language).format(chosen.lab))
+    others = [lab.name for lab in state.labs() or base.running() if lab.name != chosen.lab]
+    if others:
+        _say(phrases.OTHERS.of(language).format(", ".join(others), others[0], chosen.lab))
 
 
 @app.command()
@@ -205,22 +215,31 @@ def solution(
 
 @app.command()
 def reset(
-    backend: Backend = base.DEFAULT,
+    backend: Where = None,
     all_: Annotated[bool, typer.Option("--all", help="Forget all progress instead, and take the lab down.")] = False,
 ) -> None:
     """Make the lab of the lesson that was started last anew, as it is at the start, and forget the answer."""
     mine = _mine()
     if all_:
+        _take_down({each.lab for each in entries()})
         for each in entries():
-            if base.find(each.lab).runs():
-                base.find(each.lab).down()
             _file(each).unlink(missing_ok=True)
-        _save(Progress(learner=mine.learner, language=mine.language))
+        _save(Progress(learner=mine.learner, language=mine.language, backend=mine.backend))
         return
     chosen = _current(mine, None)
-    _bring_up(chosen, backend)
+    mine.backend = backend or mine.backend
+    _as_at_the_start(chosen, mine.backend)
     mine.of(chosen.id).answer = None
     _save(mine)
+    _say(phrases.UP.of(mine.language).format(chosen.lab, _file(chosen)))
+
+
+@app.command()
+def remake() -> None:
+    """Make the lab of the lesson that was started last anew, from its topology as you have edited it."""
+    mine = _mine()
+    chosen = _current(mine, None)
+    _bring_up(chosen, mine.backend)
     _say(phrases.UP.of(mine.language).format(chosen.lab, _file(chosen)))
 
 
@@ -228,7 +247,7 @@ def reset(
 def file_() -> None:
     """Print where the topology of the current lesson is, which you may edit.
 
-    Example: `teredo-lab up "$(teredo-lab workshop file)" --recreate`
+    Example: `vi "$(teredo-lab workshop file)"`, and then `teredo-lab workshop remake`
     """
     print(_file(_current(_mine(), None)))
 
@@ -264,16 +283,28 @@ def results(
         print(told(), end="")
 
 
-def _bring_up(chosen: Entry, backend: str) -> None:
-    """A lesson's lab as it is at the start, or leave with what went wrong."""
-    from lab.launch import launch, read, settle  # noqa: PLC0415 - slow to import
+def _take_down(names: Set[str]) -> None:
+    """Take those of these labs down that run; engines are asked once, since that may take a while."""
+    for lab in base.running():
+        if lab.name in names:
+            lab.down()
 
+
+def _as_at_the_start(chosen: Entry, backend: str) -> None:
+    """Make a lesson's lab anew from the lesson's own topology, or leave with what went wrong."""
     try:
         progress.put(_file(chosen), chosen.topology)
     except ProgressError as error:
         fail(BAD_INPUT, error)
+    _bring_up(chosen, backend)
+
+
+def _bring_up(chosen: Entry, backend: str) -> None:
+    """Make a lesson's lab anew from the learner's topology of it, or leave with what went wrong."""
+    from lab.launch import launch, read, settle  # noqa: PLC0415 - slow to import
+
     topology, plan = read(_file(chosen), chosen.lab)
-    lab = base.lab_of(backend, chosen.lab)
+    lab = base.lab_of(known_backend(backend), chosen.lab)
     try:
         with state.starting():
             base.find(chosen.lab).down()

@@ -19,7 +19,7 @@ from aioice import stun
 from lab.places import Places
 from lab.teredo.address import Endpoint
 
-_LOCAL_PORTS: Final = range(20000, 32000)
+LOCAL_PORTS: Final = range(20000, 32000)
 """Local ports of measurements: no client's service port, and none that Linux takes by itself."""
 
 RESEND: Final = 0.1
@@ -125,7 +125,7 @@ class Bench:
         node, address = self.inside[host % len(self.inside)]
         while True:
             try:
-                return self._open(node, address, port or random.choice(_LOCAL_PORTS))  # noqa: S311 - any port will do
+                return self._open(node, address, port or random.choice(LOCAL_PORTS))  # noqa: S311 - any port will do
             except OSError:
                 if port is not None:
                     raise

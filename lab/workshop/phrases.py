@@ -49,8 +49,10 @@ UP: Final = Words(
 )
 
 OTHERS: Final = Words(
-    en="Other labs run as well: add `--name {}` to the commands of the text, or take the others down.",
-    es="También hay otros laboratorios en marcha: añada `--name {}` a las órdenes del texto, o apague los otros.",
+    en="Other labs run as well ({}): take them down (`teredo-lab down --name {}`), "
+    "or add `--name {}` to the commands of the text.",
+    es="También hay otros laboratorios en marcha ({}): apáguelos (`teredo-lab down --name {}`), "
+    "o añada `--name {}` a las órdenes del texto.",
 )
 
 

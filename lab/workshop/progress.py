@@ -13,8 +13,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from lab import files
+from lab.backends import base
 from lab.workshop.lesson import Language
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS: Final = ("learner", "lesson", "result", "started", "passed", "checks", "hints", "solution")
 
 
@@ -38,10 +40,11 @@ class Record(BaseModel):
 
 
 class Progress(BaseModel):
-    """What a learner has done with all; `current` is the lesson started last."""
+    """What a learner has done with all; `current` is the lesson started last, `backend` where its lab is made."""
 
     learner: str
     language: Language = "en"
+    backend: str = base.DEFAULT
     current: str | None = None
     lessons: dict[str, Record] = {}
 
@@ -116,11 +119,14 @@ def rows(learners: Iterable[Progress], lessons: Sequence[str]) -> list[dict[str,
 
 
 def table(learners: Iterable[Progress], lessons: Sequence[str]) -> str:
-    """The same as CSV."""
+    """The same as CSV. A name that a spreadsheet would take for a formula has an apostrophe before it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "solution": "yes" if row["solution"] else "no"} for row in rows(learners, lessons))
+    for row in rows(learners, lessons):
+        name = row["learner"]
+        shown = f"'{name}" if name.startswith(_FORMULA) else name
+        writer.writerow({**row, "learner": shown, "solution": "yes" if row["solution"] else "no"})
     return text.getvalue()
 
 

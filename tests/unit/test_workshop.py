@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from lab.cli_workshop import app
 from lab.planner import plan
+from lab.state import Lab
+from lab.teredo.extensions import Extension
 from lab.topology.load import load, parse
 from lab.workshop import phrases, progress
 from lab.workshop.judgement import judge, value, wanted
@@ -160,6 +162,11 @@ def test_lessons_are_in_the_package() -> None:
     assert files <= packed
 
 
+def test_each_extension_is_what_some_lesson_gives_a_client() -> None:
+    given = {name for each in ALL for line in each.lesson.solution for name in Extension if name in line}
+    assert given == set(Extension)
+
+
 def test_labs_to_repair_come_last_and_are_judged_by_the_lab_alone() -> None:
     assert [each.lesson.debug for each in ALL] == sorted(each.lesson.debug for each in ALL)
     assert sum(each.lesson.debug for each in ALL) >= 3
@@ -279,6 +286,11 @@ def test_a_class_has_its_results_in_one_table(tmp_path: Path) -> None:
     assert tuple(rows[0]) == progress.COLUMNS
 
 
+def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
+    text = progress.table([Progress(learner='=HYPERLINK("x")'), Progress(learner="Ana-María")], ["01-nat"])
+    assert [row["learner"] for row in csv.DictReader(io.StringIO(text))] == ['\'=HYPERLINK("x")', "Ana-María"]
+
+
 def test_results_of_nobody_are_refused(tmp_path: Path) -> None:
     assert run("results", "--from", str(tmp_path / "nowhere"))[::2] == (
         2,
@@ -347,6 +359,34 @@ def test_a_solution_is_shown_to_who_insists() -> None:
     assert not progress.load().of(ALL[0].id).solution
     assert run("solution", "--yes")[:2] == (0, "\n".join(ALL[0].lesson.solution) + "\n")
     assert progress.load().of(ALL[0].id).solution
+
+
+def test_the_backend_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr("lab.cli_workshop._bring_up", lambda _, backend: made.append(backend))
+    monkeypatch.setattr("lab.backends.base.find", Lab)
+    monkeypatch.setattr("lab.backends.base.running", list)
+    monkeypatch.delenv("TEREDO_LAB_BACKEND", raising=False)
+    assert run("start", "1")[0] == 0
+    assert run("start", "1", "--backend", "docker")[0] == 0
+    assert run("start", "2")[0] == run("reset")[0] == run("remake")[0] == 0
+    assert run("reset", "--backend", "netns")[0] == run("remake")[0] == 0
+    assert made == ["netns", "docker", "docker", "docker", "docker", "netns", "netns"]
+    assert run("start", "1", "--backend", "moon")[::2] == (
+        2,
+        "teredo-lab: there is no backend 'moon'; there are netns and docker",
+    )
+
+
+def test_making_anew_keeps_what_the_learner_has_edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("lab.cli_workshop._bring_up", lambda *_: None)
+    progress.save(Progress(learner="ana", current=ALL[0].id))
+    edited = tmp_path / "teredo-lab" / f"{ALL[0].lab}.yaml"
+    edited.write_text("edited")
+    assert run("remake")[0] == 0
+    assert edited.read_text() == "edited"
+    assert run("reset")[0] == 0
+    assert edited.read_text() == ALL[0].topology
 
 
 def test_an_answer_is_kept() -> None:
