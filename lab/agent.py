@@ -162,7 +162,7 @@ class Agent:
         node = self._nodes.by_name[plan.name]
         if not anew and node.reports and node.worst[0] != "failed":
             return
-        node.plan = plan
+        node.plan, node.teredo_address = plan, None
         node.reports = {program.kind: ("starting", None) for program in plan.programs}
         self._programs.replace(plan)
 

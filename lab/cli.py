@@ -20,6 +20,7 @@ from lab.backends import base
 from lab.cli_capture import capture as capture_command
 from lab.cli_check import Capture, Html, run_check
 from lab.cli_check import check as check_command
+from lab.cli_client import app as client_app
 from lab.cli_conformance import conformance
 from lab.cli_decode import decode
 from lab.cli_doctor import doctor
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(teredo_app, name="teredo")
 app.add_typer(nat_app, name="nat")
+app.add_typer(client_app, name="client")
 app.add_typer(workshop_app, name="workshop")
 app.command()(link)
 app.command()(matrix)

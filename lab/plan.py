@@ -147,6 +147,11 @@ class NodePlan(_Frozen):
     firewall: Firewall | None = None
     programs: tuple[Program, ...] = ()
 
+    @property
+    def extensions(self) -> list[str] | None:
+        """The extensions of RFC 6081 that the node's client has; None where there is no client of ours."""
+        return next((each.options["extensions"] for each in self.programs if each.kind == "teredo-client"), None)
+
 
 class Expectation(_Frozen):
     """What a check of one ordered pair shall find, and why that is expected."""

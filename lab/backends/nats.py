@@ -1,19 +1,17 @@
-"""The NATs of a running lab: measured, power-cycled, changed, shown."""
+"""The NATs of a running lab: measured, and power-cycled."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from lab.backends import linux, survey
+from lab.backends import linux, replanning, survey
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
 from lab.nat import engines
-from lab.node import NodeError
 from lab.plan import Plan
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -53,30 +51,6 @@ def trust(plan: Plan, nodes: Nodes) -> None:
             nodes.found(node.name, None)
 
 
-async def change(old: Plan, new: Plan, nodes: Nodes, fresh: Sequence[str] = ()) -> None:
-    """Make the running lab another plan's, which may differ in NATs, and in the routes and addresses of the core.
-
-    NATs that differ lose all they remember. Nodes that are `fresh` have been made of the new plan already. Raises
-    NodeError; if the plans differ in more, nothing has changed.
-    """
-    before = {node.name: node for node in old.nodes}
-    changed = [node for node in new.nodes if node != before.get(node.name)]
-    if len(before) != len(new.nodes) or any(node.role not in ("nat", "internet") for node in changed):
-        raise NodeError("only NATs can change while the lab runs: take it down, and up again")
-
-    def apply() -> None:
-        # In a thread: pyroute2 has an event loop of its own, and a thread may be elsewhere than the rest.
-        for node in changed:
-            if node.name in fresh:
-                nodes.places.wait(node.name)
-            else:
-                nodes.places.do(node.name, "change", old=before[node.name], new=node)
-
-    await asyncio.to_thread(apply)
-    for node in changed:
-        nodes.replace(node)
-
-
 async def reset(plan: Plan, name: str, nodes: Nodes) -> Plan:
     """Power-cycle a NAT; returns the plan with the new seed of its ports. Raises NodeError."""
     node = plan.node(name)
@@ -90,5 +64,5 @@ async def reset(plan: Plan, name: str, nodes: Nodes) -> Plan:
         }
     )
     new = plan.model_copy(update={"nodes": tuple(fresh if each is node else each for each in plan.nodes)})
-    await change(plan, new, nodes)
+    await replanning.change(plan, new, nodes)
     return new

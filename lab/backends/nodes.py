@@ -87,7 +87,7 @@ class Nodes:
     def replace(self, plan: NodePlan) -> None:
         """Go on with another plan of a node; its programs start anew."""
         node = self.by_name[plan.name]
-        node.plan = plan
+        node.plan, node.teredo_address = plan, None
         node.addresses = addresses_of(plan, 6) + addresses_of(plan, 4)
         kept = {kind: report for kind, report in node.reports.items() if kind in (_NAT, _KERNEL)}
         node.reports = kept | {program.kind: ("starting", None) for program in plan.programs}
@@ -160,6 +160,7 @@ class Nodes:
                 "ipv6": addresses_of(node.plan, 6),
                 "teredo_address": node.teredo_address,
                 "nat_kind": node.plan.nat.kind if node.plan.nat is not None else None,
+                "extensions": node.plan.extensions,
                 **self.programs.facts(name),
             }
             for name, node in self.by_name.items()

@@ -82,6 +82,8 @@ class _Nursery:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._children: dict[int, list[int]] = {}
+        self._shared: dict[int, int] = {}
+        """Of processes with several programs, where to write the number of one that shall end."""
 
     def serve(self) -> None:
         """Fork and stop programs as asked, and tell of their ends."""
@@ -94,6 +96,8 @@ class _Nursery:
                 with contextlib.suppress(BlockingIOError):
                     os.read(woken, 4096)
                 for pid, status in _ended():
+                    if pid in self._shared:
+                        os.close(self._shared.pop(pid))
                     for number in self._children.pop(pid):
                         self._tell({"number": number, "status": status})
             if self._channel.fileno() in ready:
@@ -111,7 +115,12 @@ class _Nursery:
 
     def _stop(self, number: int) -> None:
         for pid, numbers in self._children.items():
-            if number in numbers:
+            if number not in numbers:
+                continue
+            if pid in self._shared:
+                with contextlib.suppress(BrokenPipeError):  # it has just ended
+                    os.write(self._shared[pid], b"%d\n" % number)
+            else:
                 os.kill(pid, signal.SIGTERM)
 
     def _start(self, orders: dict[int, Order], networks: list[int]) -> None:
@@ -119,7 +128,10 @@ class _Nursery:
             with contextlib.suppress(ImportError):  # the program will say so itself
                 programs.program(order.kind)
 
+        ending, end = os.pipe()
+
         def process() -> None:
+            os.close(end)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             linux.end_with_parent()
@@ -128,21 +140,27 @@ class _Nursery:
                 ((number, order),) = orders.items()
                 linux.setns(networks[0], linux.NEWNET)
                 os.close(networks[0])
+                os.close(ending)
                 run(order, partial(self._heard, number))
             else:
                 run_all(
                     [
-                        Lodger(order, network, partial(self._heard, number), partial(self._left, number))
+                        Lodger(number, order, network, partial(self._heard, number), partial(self._left, number))
                         for (number, order), network in zip(orders.items(), networks, strict=True)
-                    ]
+                    ],
+                    ending,
                 )
 
         pid = os.fork()
         if pid == 0:
             be(process)
-        for network in networks:
-            os.close(network)
+        for descriptor in (*networks, ending):
+            os.close(descriptor)
         self._children[pid] = list(orders)
+        if len(orders) > 1:
+            self._shared[pid] = end
+        else:
+            os.close(end)
 
     def _heard(self, number: int, event: dict[str, Any]) -> None:
         self._tell({"number": number, "event": event})

@@ -65,6 +65,8 @@ class Local(ABC):
         self._logs = logs
         self._running: dict[int, tuple[str, str]] = {}
         self._states: dict[int, tuple[str, str | None]] = {}
+        self._ending: dict[int, str] = {}
+        self._coming: dict[str, NodePlan] = {}
         self._leaving: set[int] = set()
         self._all_gone = asyncio.Event()
 
@@ -89,11 +91,23 @@ class Local(ABC):
                 self._running[self._run(order)] = node.name, program.kind
 
     def replace(self, node: NodePlan) -> None:
-        """Stop a node's programs, and start those of another plan; nobody calls their end a failure."""
-        for number in [number for number, (name, _) in self._running.items() if name == node.name]:
+        """Stop a node's programs, and start those of another plan; nobody calls their end a failure.
+
+        They start when those before have ended, whose ports and interfaces they want.
+        """
+        self._coming[node.name] = node
+        before = [number for number, (name, _) in self._running.items() if name == node.name]
+        for number in before:
             del self._running[number]
+        self._ending |= dict.fromkeys(before, node.name)
+        for number in before:
             self._end(number)
-        self.start(node)
+        self._go_on(node.name)
+
+    def _go_on(self, name: str) -> None:
+        """Start what a node shall run, if nothing is in its way any more."""
+        if name in self._coming and name not in self._ending.values():
+            self.start(self._coming.pop(name))
 
     def heard(self, number: int, event: dict[str, Any]) -> None:
         """Take in what a program tells."""
@@ -112,6 +126,7 @@ class Local(ABC):
     def ended(self, number: int, status: int) -> None:
         """Take note that a program has ended, with this wait status."""
         self._states.pop(number, None)
+        self._go_on(self._ending.pop(number, ""))
         self._leaving.discard(number)
         if not self._leaving:
             self._all_gone.set()
@@ -127,6 +142,7 @@ class Local(ABC):
         """Let the programs say good-bye; what does not listen goes with this process."""
         self._leaving = set(self._running)
         self._running.clear()
+        self._coming.clear()
         if not self._leaving:
             return
         self._all_gone.clear()

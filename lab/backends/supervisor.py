@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lab import unix
-from lab.backends import links, linux, nats
+from lab.backends import links, linux, nats, replanning
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
 from lab.check import reachability
@@ -224,7 +224,7 @@ class Supervisor:
 
     async def _replan(self, plan: Plan, fresh: list[str]) -> None:
         new = plan.model_copy(update={"name": self._plan.name, "topology": self._plan.topology})
-        await nats.change(self._plan, new, self._nodes, fresh)
+        await replanning.change(self._plan, new, self._nodes, fresh)
         self._plan = new
 
     async def _program(self, node: str, request: str) -> Any:  # noqa: ANN401 - each request has its own

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lab import programs
 from lab.backends import linux
@@ -21,6 +22,9 @@ from lab.programs.process import Order, process_name
 from lab.teredo.runner import stop_on_signals
 
 _log = logging.getLogger("programs")
+
+_REQUESTS: Final = 4096
+"""Bytes that all requests to end fit into that can wait at once."""
 
 
 @dataclass(frozen=True)
@@ -70,30 +74,49 @@ class _Loop(asyncio.SelectorEventLoop):
 
 @dataclass(frozen=True)
 class Lodger:
-    """A program that shares a process: what it is, its network, whom it tells, and who is told its exit code."""
+    """A program that shares a process: its number and what it is, its network, whom it tells, and who is told its exit
+    code."""
 
+    number: int
     order: Order
     network: int
     tell: Callable[[dict[str, Any]], None]
     ended: Callable[[int], None]
 
 
-def run_all(lodgers: Sequence[Lodger]) -> None:
-    """Run these programs in this process, until all of them have ended."""
+def run_all(lodgers: Sequence[Lodger], ending: int) -> None:
+    """Run these programs in this process, until all of them have ended.
+
+    Lines that come by the descriptor `ending` are numbers of those that shall end.
+    """
     linux.set_process_name(process_name(lodgers[0].order.kind, f"{lodgers[0].order.node}+{len(lodgers) - 1}"))
     set_up_with(_Logs())
     with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.run(_all(lodgers))
+        runner.run(_all(lodgers, ending))
 
 
-async def _all(lodgers: Sequence[Lodger]) -> None:
+async def _all(lodgers: Sequence[Lodger], ending: int) -> None:
     loop, stop = asyncio.get_running_loop(), stop_on_signals()
+    stops = {lodger.number: asyncio.Event() for lodger in lodgers}
+
+    def end_some() -> None:
+        for line in os.read(ending, _REQUESTS).split():
+            stops[int(line)].set()
+
+    async def end_all() -> None:
+        await stop.wait()
+        for each in stops.values():
+            each.set()
+
+    loop.add_reader(ending, end_some)
+    watching = loop.create_task(end_all())
     tasks = []
     for lodger in lodgers:
         context = copy_context()
         context.run(_home.set, _Home(lodger.network, _log_of(lodger.order)))
-        tasks.append(loop.create_task(_one(lodger, stop), context=context))
+        tasks.append(loop.create_task(_one(lodger, stops[lodger.number]), context=context))
     await asyncio.gather(*tasks)
+    watching.cancel()
 
 
 def _log_of(order: Order) -> logging.Handler:

@@ -1,9 +1,11 @@
-"""A topology that already runs, and one that differs from it in one NAT."""
+"""A topology that already runs, and one that differs from it in one NAT, or in one client."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain, islice
 
+from lab.teredo.extensions import Extension
 from lab.topology.addressing import UPNP, allocate
 from lab.topology.model import Nat, Topology, nat_node
 from lab.topology.rules import findings
@@ -44,17 +46,30 @@ def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:
     site = topology.sites[site_name]
     without = site.but(nat=nat, external=None)
     changed = topology.but(sites={**topology.sites, site_name: without})
-    _refuse(changed, site_name)
+    _refuse(changed, nat_node(site_name))
     private = site.behind is not None
     kept = [address for address in site.external or () if private or not nat.behaviour.upnp or address in UPNP]
     fresh = (address for address in allocate(changed).nats[site_name] if address not in kept)
     external = tuple(islice(chain(kept, fresh), nat.behaviour.addresses))
     changed = pinned(topology.but(sites={**topology.sites, site_name: without.but(external=external)}))
-    _refuse(changed, site_name)
+    _refuse(changed, nat_node(site_name))
     return changed
 
 
-def _refuse(topology: Topology, site_name: str) -> None:
+def with_extensions(topology: Topology, client: str, extensions: Collection[Extension]) -> Topology:
+    """A pinned topology in which a client has these extensions. Raises ChangeError."""
+    (placed,) = (placed for placed in topology.clients() if placed.name == client)
+    if placed.client.program == "miredo":
+        known = ", ".join(each.name for each in topology.clients() if each.client.program != "miredo")
+        what = f"{client} runs miredo, which has none of the extensions of RFC 6081"
+        raise ChangeError(f"{what}; choose a client of ours: {known or 'there is none'}")
+    site = placed.site.but(clients={**placed.site.clients, client: placed.client.but(extensions=tuple(extensions))})
+    changed = topology.but(sites={**topology.sites, placed.site_name: site})
+    _refuse(changed, client)
+    return changed
+
+
+def _refuse(topology: Topology, node: str) -> None:
     problems = [f"{finding.what}; {finding.remedy}" for finding in findings(topology)]
     if problems:
-        raise ChangeError("\n".join(f"{nat_node(site_name)}: {problem}" for problem in problems))
+        raise ChangeError("\n".join(f"{node}: {problem}" for problem in problems))

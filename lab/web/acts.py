@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lab.changing import make_nat
+from lab.changing import make_client, make_nat
 from lab.nat.kinds import NAMES
 from lab.plan import LinkQuality
 from lab.seeing.conversation import Story, tell
@@ -112,6 +112,22 @@ def set_nat(lab: Lab, node: str, kind: str) -> None:
     except ChangeError as error:
         raise ActError(str(error)) from error
     _measured(lab, node)
+
+
+def set_extensions(lab: Lab, node: str, extensions: Sequence[str]) -> str:
+    """Start a client anew with these extensions alone; returns its state, or why it is off-line. Raises ActError,
+    StateError."""
+    role = node_facts(lab.ask_once("status"), node)["role"]
+    if role != "client":
+        raise ActError(f"{node} is no client but a {role}")
+    try:
+        make_client(lab, node, {"extensions": ",".join(extensions) or "none"})
+    except ChangeError as error:
+        raise ActError(str(error)) from error
+    for _ in lab.ask("settle", timeout=_DEADLINE):
+        pass
+    facts = node_facts(lab.ask_once("status"), node)
+    return f"{facts['state']}: {facts['reason']}" if facts["reason"] else str(facts["state"])
 
 
 def _site_of_nat(lab: Lab, node: str) -> str:

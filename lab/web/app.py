@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lab.nat.kinds import NAMES
 from lab.state import Lab, MachineError
+from lab.teredo.extensions import Extension
 from lab.web import acts
 from lab.web.acts import ActError
 from lab.web.guard import HEADERS, objection, policy
@@ -84,6 +85,9 @@ class _Pages:
     async def kinds(self, request: Request) -> Response:
         return JSONResponse({name: behaviour.point for name, behaviour in NAMES.items()})
 
+    async def extensions(self, request: Request) -> Response:
+        return JSONResponse([*Extension])
+
     async def events(self, request: Request) -> Response:
         """News as long as somebody listens; of these `nodes` all, and with `packets=1` packets on their way."""
         named = request.query_params.get("nodes", "")
@@ -129,6 +133,11 @@ class _Pages:
         node, kind = request.path_params["node"], _text(said, "kind")
         await self._live.act(f"{node} becomes {kind}", acts.set_nat, node, kind)
         return {"done": f"{node} is {kind} now, and has forgotten all its mappings"}
+
+    async def set_extensions(self, request: Request, said: dict[str, Any]) -> dict[str, Any]:
+        node, names = request.path_params["node"], _names(said, "extensions")
+        state = await self._live.act(f"{node} starts anew", acts.set_extensions, node, names)
+        return {"done": f"{node} has {', '.join(names) or 'no extensions'} now, and is {state}"}
 
     async def link(self, request: Request, said: dict[str, Any]) -> dict[str, Any]:
         node, down = request.path_params["node"], _flag(said, "down")
@@ -176,6 +185,13 @@ def _text(said: dict[str, Any], key: str) -> str:
     return value
 
 
+def _names(said: dict[str, Any], key: str) -> list[str]:
+    value = said.get(key)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ActError(f"{key!r} must be there, and a list of names")
+    return value
+
+
 def _flag(said: dict[str, Any], key: str) -> bool:
     value = said.get(key, False)
     if not isinstance(value, bool):
@@ -196,6 +212,7 @@ def app(lab: Lab, bound: str, token: str) -> tuple[ASGIApp, Live]:
 
     routes = [
         Route("/", pages.file),
+        Route("/extensions", pages.extensions),
         Route("/events", pages.events),
         Route("/kinds", pages.kinds),
         Route("/stories/{number}.svg", pages.story),
@@ -204,6 +221,7 @@ def app(lab: Lab, bound: str, token: str) -> tuple[ASGIApp, Live]:
         Route("/forget", _acting(pages.forget), methods=["POST"]),
         Route("/nats/{node}/reset", _acting(pages.reset), methods=["POST"]),
         Route("/nats/{node}/kind", _acting(pages.kind), methods=["POST"]),
+        Route("/clients/{node}/extensions", _acting(pages.set_extensions), methods=["POST"]),
         Route("/links/{node}", _acting(pages.link), methods=["POST"]),
         Route("/{name}", pages.file),
     ]

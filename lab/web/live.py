@@ -13,6 +13,7 @@ from lab.plan import Plan
 from lab.seeing.cast import Cast
 from lab.seeing.live import Capture, cast_of
 from lab.state import Lab, StateError
+from lab.web.matrix import matrix
 from lab.web.moving import FILTER, Moving
 from lab.web.picture import picture
 from lab.web.viewers import Viewer, Viewers
@@ -124,7 +125,7 @@ class Live:
 
     def _began(self, drawing: dict[str, Any]) -> None:
         self._known_check = 0
-        self.viewers.tell("check", {"results": [], "left_out": {}})
+        self.viewers.tell("check", matrix([], {}))
         self.viewers.tell("picture", drawing)
         self.viewers.tell("gone", "")
 
@@ -171,25 +172,26 @@ class Live:
         if not self.viewers.present:
             return
         nodes = [name for name in self._roles if name in self.viewers.nodes]
-        links, checked, found = await _in_thread(lambda: self._found(nodes))
+        links, check, found = await _in_thread(lambda: self._found(nodes))
         self.viewers.tell("links", links)
-        if checked is not None:
-            self._known_check = checked["number"]
-            self.viewers.tell("check", checked)
+        if check is not None:
+            self._known_check = check[0]
+            self.viewers.tell("check", check[1])
         for name, facts in found.items():
             self.viewers.tell(f"node {name}", facts)
 
-    def _found(self, nodes: list[str]) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
-        """In a thread: what links are like, the last check if it is news, and what each node remembers."""
+    def _found(self, nodes: list[str]) -> tuple[dict[str, Any], tuple[int, dict[str, Any]] | None, dict[str, Any]]:
+        """In a thread: what links are like, number and matrix of the last check if it is news, what nodes remember."""
         links = self.lab.ask_once("links")["links"]
         checked = self.lab.ask_once("checked", known=self._known_check)["checked"]
+        check = None if checked is None else (checked["number"], matrix(checked["results"], checked["left_out"]))
         nats = [name for name in nodes if self._roles[name] == "nat"]
         mappings = self.lab.ask_once("mappings", nodes=nats)["mappings"] if nats else {}
         found: dict[str, Any] = {name: {"mappings": rows} for name, rows in mappings.items()}
         for name in nodes:
             if self._roles[name] in ("client", "server", "relay", "host"):
                 found[name] = {"program": self.lab.ask_once("program", node=name, request="state")["answer"]}
-        return links, checked, found
+        return links, check, found
 
     async def act(self, doing: str, act: Callable[..., _T], *arguments: object, **options: object) -> _T:
         """Do something in a thread, one at a time, and have everybody know. Raises what it raises."""
@@ -218,7 +220,7 @@ class Live:
         return lambda done, total: self._soon(self.viewers.tell, "doing", f"{what}: {done} of {total}")
 
 
-_SHOWN: Final = ("name", "role", "site", "program", "state", "reason", "teredo_address", "nat_kind")
+_SHOWN: Final = ("name", "role", "site", "program", "state", "reason", "teredo_address", "nat_kind", "extensions")
 
 
 async def _in_thread(call: Callable[[], _T]) -> _T:

@@ -26,6 +26,9 @@ _TRUNK, _BAR = 56, 30
 _ABREAST: Final = 6
 """So many clients are always drawn side by side before another row begins."""
 
+_FOLDED_BELOW, _WIDE = 112, 1.7
+"""Of drawings in which sites are folded: from a bar to its NATs, and how much wider than high they are, in nodes."""
+
 
 @dataclass
 class _Tree:
@@ -37,6 +40,11 @@ class _Tree:
     @property
     def leaves(self) -> int:
         return sum(each.leaves for each in self.below) or 1
+
+    @property
+    def names(self) -> list[str]:
+        """All that is below."""
+        return [name for each in self.below for name in (each.name, *each.names)]
 
     @property
     def depth(self) -> int:
@@ -67,10 +75,18 @@ class _Drawing:
 
 
 def picture(plan: Plan) -> dict[str, Any]:
-    """The drawing of a lab: nodes with places and what they are, boxes around what is private, and the Internet.
+    """The lab drawn twice: the `whole`, and `folded`, where a site's NAT stands for all that is behind it.
 
-    The Internet is a bar for each row, and `core` is where a node's link meets its own. It stays the same as long as
-    the lab does: kinds of NAT, states and addresses are the status's.
+    It stays the same as long as the lab does: kinds of NAT, states and addresses are the status's.
+    """
+    return {"name": plan.name, "half": _HALF, "whole": drawing(plan), "folded": drawing(plan, folded=True)}
+
+
+def drawing(plan: Plan, *, folded: bool = False) -> dict[str, Any]:
+    """Nodes with places and what they are, boxes around what is private, and the Internet.
+
+    The Internet is a bar for each row, and `core` is where a node's link meets its own. `folds` are the nodes for which
+    a node stands.
     """
     ends = uplinks(plan.networks)
     upstream = {name: above for name, (_, (above, _)) in ends.items()}
@@ -83,8 +99,13 @@ def picture(plan: Plan) -> dict[str, Any]:
     public = [name for name in first if roles[name] not in ("nat", "client")]
     below = [trees[name] for name in first if roles[name] in ("nat", "client")]
 
-    drawing = _Drawing()
-    abreast = max(_ABREAST, math.ceil(2 * math.sqrt(sum(tree.leaves for tree in below))))
+    folds = {tree.name: tree.names for tree in below} if folded else {}
+    if folded:
+        below = [_Tree(tree.name) for tree in below]
+
+    drawn = _Drawing()
+    wide, first_level = (_WIDE, _FOLDED_BELOW) if folded else (2.0, _BELOW - _CORE)
+    abreast = max(_ABREAST, math.ceil(wide * math.sqrt(sum(tree.leaves for tree in below))))
     rows = _rows(below, abreast)
     left = float(_TRUNK if len(rows) > 1 else 0)
     width, bottom, bars = COLUMN * 3.0, float(_CORE + 60), [_CORE]
@@ -92,27 +113,26 @@ def picture(plan: Plan) -> dict[str, Any]:
     for row in rows:
         if row is not rows[0]:
             bars.append(round(bottom) + _BAR)
-        right, top = left, float(bars[-1] + _BELOW - _CORE)
+        right, top = left, float(bars[-1] + first_level)
         for tree in row:
-            right = drawing.tree(tree, right, top)
+            right = drawn.tree(tree, right, top)
             cores[tree.name] = bars[-1]
         width = max(width, right)
         depth = max(tree.depth for tree in row)
         bottom = top + (depth - 1) * LEVEL + _PADDING + _LABEL * max(0, depth - 2) + 50
     width = max(width, left + COLUMN * len(public))
     for number, name in enumerate(public):
-        drawing.places[name] = (left + (number + 0.5) * (width - left) / len(public), _PUBLIC)
+        drawn.places[name] = (left + (number + 0.5) * (width - left) / len(public), _PUBLIC)
 
     return {
-        "name": plan.name,
         "width": width,
         "height": bottom,
         "internet": {"name": INTERNET, "x": width / 2, "width": width - 2 * _GAP, "bars": bars},
-        "half": _HALF,
-        "nodes": [_node(node, drawing.places[node.name], upstream[node.name]) | {"core": cores.get(node.name)}
+        "nodes": [_node(node, drawn.places[node.name], upstream[node.name])
+                  | {"core": cores.get(node.name), "folds": folds.get(node.name, [])}
                   for node in plan.nodes
-                  if node.name in drawing.places],
-        "boxes": [_labelled(box, plan.node(box["nat"])) for box in drawing.boxes],
+                  if node.name in drawn.places],
+        "boxes": [_labelled(box, plan.node(box["nat"])) for box in drawn.boxes],
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from lab.workshop.library import entry
 from tests.e2e.labs import cli
 from tests.e2e.test_workshop import graded, learner
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
 LESSONS = (entry("1"), entry("8"))
 

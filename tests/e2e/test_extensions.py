@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
 import pytest
 
 from lab.datapath.choice import DataPath
-from tests.e2e.labs import RunningLab, running, until
+from tests.e2e.labs import RunningLab, cli, running, until
 
 pytestmark = pytest.mark.e2e
 
@@ -118,6 +119,43 @@ def test_without_extensions_a_client_behind_a_symmetric_nat_stays_off_line(lab: 
     state = lab.teredo("igor")
     assert (state["state"], state["address"]) == ("off-line", None)
     assert "symmetric NAT" in state["error"]
+
+
+def test_extensions_of_a_running_client_can_be_changed(lab: RunningLab) -> None:
+    change = ("client", "set", "igor", "--name", lab.name)
+    assert (
+        "igor is qualified; extensions: port-preserving, symmetric"
+        in cli(*change, "extensions=symmetric,port-preserving", check=True).stdout
+    )
+    assert lab.teredo("igor")["extensions"] == ["port-preserving", "symmetric"]
+    assert {result["observed"] for result in lab.check("igor", "web")["results"]} == {"reachable"}
+    told = json.loads(cli(*change, "extensions=none", "--json", check=True).stdout)
+    assert (told["state"], told["extensions"], told["teredo_address"]) == ("off-line", [], None)
+    results = lab.check("igor", "web")["results"]
+    assert {(result["expected"], result["observed"]) for result in results} == {("unreachable", "unreachable")}
+
+
+@pytest.mark.parametrize(
+    ("node", "change", "words"),
+    [
+        (
+            "ines",
+            "extensions=symetric",
+            "unknown extension 'symetric'; did you mean 'symmetric'? known: symmetric, upnp",
+        ),
+        ("ines", "extensions=sequential", "the extension sequential builds on port-preserving; add port-preserving"),
+        ("ines", "port=4000", "unknown option 'port'; known: extensions"),
+        ("ines", "all", "'all' sets nothing: write an option and its value"),
+        ("web", "extensions=all", "web is no client but a host; the clients are alice, olga"),
+        ("nobody", "extensions=all", "no node 'nobody'"),
+    ],
+)
+def test_what_a_client_cannot_become_is_refused(lab: RunningLab, node: str, change: str, words: str) -> None:
+    before = lab.node("ines")
+    refused = cli("client", "set", node, change, "--name", lab.name)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert lab.node("ines") == before
 
 
 @pytest.mark.requirement("UP12")

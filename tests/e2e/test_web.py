@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
@@ -19,85 +16,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.select import Select
 
 from tests.e2e.conftest import TOPOLOGIES
-from tests.e2e.labs import COMMAND, SMALL, RunningLab, cli, running, until
+from tests.e2e.labs import SMALL, RunningLab, cli, running, until
+from tests.e2e.live_page import Page, served, shown
 from tests.e2e.pages import browser, log
 
 pytestmark = pytest.mark.e2e
-
-
-class Served(NamedTuple):
-    """A page that is served: its address with the token, and the server's process id."""
-
-    url: str
-    process: int
-
-    @property
-    def origin(self) -> str:
-        return self.url.partition("#")[0]
-
-
-@contextlib.contextmanager
-def served(lab: RunningLab) -> Iterator[Served]:
-    """A lab's page for a while. It ends by Ctrl-C, and says nothing of it."""
-    command = (*COMMAND, "web", "--name", lab.name, "--port", "0")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield Served(process.stdout.readline().strip(), process.pid)
-    finally:
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert said == f"showing lab {lab.name}; Ctrl-C ends it\n"
-
-
-class Page:
-    """The page in a browser."""
-
-    def __init__(self, driver: webdriver.Chrome, url: str, directory: Path) -> None:
-        self.driver = driver
-        self.origin = url.partition("#")[0]
-        self._directory = directory
-        driver.get(url)
-        self.until("#picture .node")
-
-    def find(self, selector: str) -> Any:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def text(self, selector: str) -> str:
-        """What is in an element, shown or not."""
-        script = "return document.querySelector(arguments[0])?.textContent ?? ''"
-        return str(self.driver.execute_script(script, selector))
-
-    def until(self, selector: str, words: str = "") -> None:
-        """Wait for an element, and for words in it."""
-        until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector) != [] and words in self.text(selector), 60)
-
-    def choose(self, selector: str, value: str) -> None:
-        Select(self.find(selector)).select_by_value(value)
-
-    def click(self, selector: str) -> None:
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.find(selector))
-        self.find(selector).click()
-
-    def done(self, selector: str, words: str) -> None:
-        """Do something, and wait for the notice that it has been done."""
-        self.click(selector)
-        self.until("#notice", words)
-        until(lambda: bool(self.find(selector).is_enabled()))
-
-    def picture(self, name: str) -> Path:
-        path = self._directory / f"{name}.png"
-        self.driver.save_screenshot(str(path))
-        return path
-
-    def requests(self) -> list[str]:
-        """All addresses that the browser has asked for since the last call."""
-        events = [json.loads(entry["message"])["message"] for entry in log(self.driver, "performance")]
-        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +33,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
 
 @pytest.fixture(scope="module")
 def url(lab: RunningLab) -> Iterator[str]:
-    with served(lab) as page:
+    with served(lab.name) as page:
         yield page.url
 
 
@@ -120,16 +45,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, url: str, tmp_path: Path) -> Iterator[Page]:
-    """The page, anew for each test; the console stays empty, and nobody but its server is asked."""
-    driver.get("about:blank")
-    log(driver, "browser")
-    log(driver, "performance")  # of what the browser has shown by itself
-    found = Page(driver, url, tmp_path)
-    yield found
-    found.picture("end")
-    assert log(driver, "browser") == []
-    foreign = [each for each in found.requests() if not each.startswith((found.origin, "about:", "data:"))]
-    assert foreign == []
+    """The page, anew for each test."""
+    with shown(driver, url, tmp_path) as found:
+        yield found
 
 
 def test_the_picture_says_what_each_node_is(page: Page, lab: RunningLab) -> None:
@@ -202,6 +120,25 @@ def test_a_nat_becomes_another_kind(page: Page, lab: RunningLab) -> None:
     page.until("#panels [data-node=home-addr-nat] .mappings", "192.0.2.2:3544")
 
 
+def test_extensions_are_switched_off_and_on_again(page: Page, lab: RunningLab) -> None:
+    page.choose("#client [name=node]", "erin")
+    boxes = page.driver.find_elements(By.CSS_SELECTOR, "#extensions input:checked")
+    assert {box.get_attribute("name") for box in boxes} == set(lab.node("erin")["extensions"])
+    page.click("#extensions [name=symmetric]")
+    page.done("#client button", "the extension upnp builds on symmetric; add symmetric, or leave out upnp")
+    assert all("400" in entry["message"] for entry in log(page.driver, "browser"))
+    for box in page.driver.find_elements(By.CSS_SELECTOR, "#extensions input:checked"):
+        box.click()
+    page.done("#client button", "erin has no extensions now, and is off-line: symmetric NAT")
+    page.until("[data-node=erin] .state", "off-line")
+    assert lab.node("erin")["extensions"] == []
+    for box in page.driver.find_elements(By.CSS_SELECTOR, "#extensions input"):
+        box.click()
+    page.done("#client button", "now, and is qualified")
+    page.until("[data-node=erin] .state", "qualified")
+    page.until("#panels [data-node=erin]", "hairpinning, load-reduction, port-preserving, sequential, symmetric, upnp")
+
+
 def test_the_matrix_is_that_of_the_check(page: Page) -> None:
     page.done("#check button", "all is as expected")
     page.until("#matrix-summary", "as expected")
@@ -251,7 +188,7 @@ def test_colours_and_motion_are_as_the_viewer_wants(page: Page, theme: str) -> N
         page.choose("#ping [name=to]", "web")
         page.done("#ping button", "bob reaches web")
         page.until("#last-packet", "Last packet: ")
-        assert page.driver.find_elements(By.CSS_SELECTOR, "#moving .dot") == []
+        assert page.find("#moving").get_attribute("data-dots") in (None, "0")
         page.driver.execute_script("scrollTo(0, 0)")
         page.picture(theme)
     finally:
@@ -281,7 +218,7 @@ def test_nobody_may_reach_it_by_another_name(url: str) -> None:
 
 
 def test_the_page_says_when_its_lab_has_ended_and_when_it_is_back(tmp_path: Path) -> None:
-    with running(SMALL, tmp_path) as lab, served(lab) as page:
+    with running(SMALL, tmp_path) as lab, served(lab.name) as page:
         parameters = {"nodes": "alice", "packets": "1"}
         with httpx2.stream("GET", f"{page.origin}events", params=parameters, timeout=60) as stream:
             news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
@@ -294,7 +231,11 @@ def test_the_page_says_when_its_lab_has_ended_and_when_it_is_back(tmp_path: Path
 
 
 def test_it_ends_at_once_also_while_something_is_done(lab: RunningLab) -> None:
-    with served(lab) as page, httpx2.Client(base_url=page.origin, timeout=60) as client, ThreadPoolExecutor() as pool:
+    with (
+        served(lab.name) as page,
+        httpx2.Client(base_url=page.origin, timeout=60) as client,
+        ThreadPoolExecutor() as pool,
+    ):
         token = {"Authorization": f"Bearer {page.url.partition('#')[2]}"}
         with client.stream("GET", "events") as stream:
             news = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))

@@ -1,4 +1,4 @@
-"""A running topology with one NAT changed: everything else stays where it was."""
+"""A running topology with one NAT or one client changed: everything else stays where it was."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.changing import named
 from lab.nat.kinds import NAMES, Filtering
 from lab.planner import plan
-from lab.topology.changes import ChangeError, pinned, with_nat
+from lab.teredo.extensions import ALL, Extension
+from lab.topology.changes import ChangeError, pinned, with_extensions, with_nat
 from lab.topology.load import load
 from lab.topology.model import Nat, Site, Topology
 from tests.unit.helpers.topologies import topology
@@ -205,3 +207,43 @@ def test_what_cannot_be_is_refused() -> None:
         "last-nat: cone has filtering EIF, not ADF; leave out kind, or filtering",
         "last-nat: preserving ports have no delta; take ports: sequential",
     ]
+
+
+# Extensions of clients
+
+
+def test_only_the_programs_of_the_client_change_with_its_extensions() -> None:
+    before, after = plan(topology(LAB)), plan(with_extensions(pinned(topology(LAB)), "dora", {Extension.HAIRPINNING}))
+    changed = [(old, new) for old, new in zip(before.nodes, after.nodes, strict=True) if old != new]
+    ((old, new),) = changed
+    assert new.name == "dora"
+    assert new.extensions == ["hairpinning"]
+    assert old.model_copy(update={"programs": new.programs}) == new
+
+
+def test_checks_expect_what_the_extensions_imply() -> None:
+    after = plan(with_extensions(pinned(topology(LAB)), "dora", ()))
+    assert {one.expected for one in after.expectations if one.source == "dora"} == {"unreachable"}
+    again = plan(with_extensions(with_extensions(pinned(topology(LAB)), "dora", ()), "dora", ALL))
+    assert again == plan(topology(LAB))
+
+
+def test_extensions_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ChangeError, match="dora: the extension upnp builds on symmetric; add symmetric, or leave out"):
+        with_extensions(pinned(topology(LAB)), "dora", {Extension.UPNP})
+    other = pinned(topology(LAB.replace("{alice: }", "{alice: {program: miredo}}")))
+    with pytest.raises(
+        ChangeError, match=r"alice runs miredo, which has none .*; choose a client of ours: carl, bob, "
+    ):
+        with_extensions(other, "alice", ())
+
+
+def test_extensions_by_their_names() -> None:
+    assert named(["all"]) == ALL
+    assert named(["none"]) == frozenset()
+    assert named(["upnp", "symmetric"]) == {Extension.UPNP, Extension.SYMMETRIC}
+    for words in (["symetric"], ["upnp", "symetric"]):
+        with pytest.raises(
+            ChangeError, match=r"unknown extension '.*; did you mean 'symmetric'[?] known: symmetric, upnp"
+        ):
+            named(words)

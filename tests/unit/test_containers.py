@@ -18,7 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lab import unix
-from lab.backends import nats
+from lab.backends import replanning
 from lab.backends.agents import AgentPlaces
 from lab.backends.containers import CAPABILITIES, Settings, Tunnel, containers, controller_address, guest_of, room
 from lab.backends.docker import _subnets
@@ -159,7 +159,7 @@ async def _changed(places: Any, old: Plan, new: Plan, fresh: list[str]) -> None:
     nodes = Nodes(old)
     nodes.places = places
     nodes.programs = Mock()
-    await nats.change(old, new, nodes, fresh)
+    await replanning.change(old, new, nodes, fresh)
 
 
 def test_a_nat_made_anew_is_waited_for_before_it_is_measured(small: Plan) -> None:

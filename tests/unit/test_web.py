@@ -23,8 +23,9 @@ from lab.teredo.packet import echo_request
 from lab.topology.load import load
 from lab.web.app import WATCHED, app
 from lab.web.guard import objection
+from lab.web.matrix import MOST_FAILURES, matrix
 from lab.web.moving import MOST, Moving
-from lab.web.picture import picture
+from lab.web.picture import _HALF, drawing, picture
 from lab.web.viewers import Viewer, Viewers
 from tests.unit.test_story import ALICE, ALICE_OUT, CAROL_OUT, A, C, Hop, Wire, actors
 
@@ -93,7 +94,15 @@ def test_no_other_sites_page_may_have_our_answers_as_its_own_pictures(client: Te
     assert client.get("/icon.svg", headers=foreign | {"Sec-Fetch-Site": "same-origin"}).status_code == 200
 
 
-ACTS = ("/ping", "/check", "/forget", "/nats/home-nat/reset", "/nats/home-nat/kind", "/links/alice")
+ACTS = (
+    "/ping",
+    "/check",
+    "/forget",
+    "/nats/home-nat/reset",
+    "/nats/home-nat/kind",
+    "/clients/alice/extensions",
+    "/links/alice",
+)
 
 
 @pytest.mark.parametrize("path", ACTS)
@@ -143,7 +152,7 @@ def test_all_that_the_page_names_is_there(client: TestClient) -> None:
     assert {"style.css", "page.js", "picture.js", "dom.js"} <= named
     for name in named:
         assert client.get(f"/{name}").status_code == 200, name
-    ids = set(re.findall(r"id=\"([\w-]+)\"", page)) | {"moving"}
+    ids = set(re.findall(r"id=\"([\w-]+)\"", page))
     scripts = [file.read_text(encoding="utf-8") for file in STATIC.iterdir() if file.name.endswith(".js")]
     assert {each for text in scripts for each in re.findall(r"byId\(\"([\w-]+)\"\)", text)} <= ids
 
@@ -165,6 +174,9 @@ def test_no_other_file_is_given(client: TestClient, path: str) -> None:
         ("/nats/alice/reset", b"{}", "alice is no NAT but a client"),
         ("/nats/alice/kind", b'{"kind": "leaky"}', "there is no kind of NAT 'leaky'; there are cone"),
         ("/nats/alice/kind", b"{}", "'kind'"),
+        ("/clients/alice/extensions", b"{}", "'extensions' must be there, and a list of names"),
+        ("/clients/alice/extensions", b'{"extensions": "all"}', "'extensions' must be there, and a list of names"),
+        ("/clients/alice/extensions", b'{"extensions": [1]}', "'extensions' must be there, and a list of names"),
     ],
 )
 def test_bad_requests_are_answered_in_words(client: TestClient, path: str, body: bytes, words: str) -> None:
@@ -188,7 +200,7 @@ def test_nobody_may_watch_more_than_can_be_told(client: TestClient) -> None:
 
 def drawn(name: str) -> tuple[Plan, dict[str, Any]]:
     planned = plan(load(TOPOLOGIES / name))
-    return planned, picture(planned)
+    return planned, drawing(planned)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in TOPOLOGIES.glob("*.yaml")))
@@ -197,10 +209,10 @@ def test_every_node_has_a_place_of_its_own(name: str) -> None:
     places = {node["name"]: node for node in found["nodes"]}
     assert set(places) == {node.name for node in planned.nodes if node.role != "internet"}
     for one, other in combinations(found["nodes"], 2):
-        apart = abs(one["x"] - other["x"]) >= 2 * found["half"] or abs(one["y"] - other["y"]) >= 100
+        apart = abs(one["x"] - other["x"]) >= 2 * _HALF or abs(one["y"] - other["y"]) >= 100
         assert apart, (one, other)
     for node in found["nodes"]:
-        assert found["half"] <= node["x"] <= found["width"] - found["half"] + 0.01
+        assert _HALF <= node["x"] <= found["width"] - _HALF + 0.01
         assert 0 < node["y"] < found["height"]
 
 
@@ -225,7 +237,7 @@ def test_boxes_of_nats_behind_nats_lie_in_each_other(tmp_path: Path) -> None:
         "  flat: {nat: home_router, behind: carrier, clients: {bob: }}\n"
         "  house: {nat: home_router, behind: carrier, clients: {ann: , zoe: }}\n"
     )
-    found = picture(plan(load(file)))
+    found = drawing(plan(load(file)))
     carrier, *others = found["boxes"]
     assert carrier["nat"] == "carrier-nat"
     assert {box["nat"] for box in others} == {"flat-nat", "house-nat"}
@@ -248,6 +260,67 @@ def test_large_labs_are_drawn_in_rows() -> None:
         else:
             assert node["core"] is None
             assert not any(places[node["upstream"]]["y"] < bar < node["y"] for bar in bars)
+
+
+@pytest.mark.parametrize("name", ["carrier.yaml", "large/clients-300.yaml"])
+def test_folded_a_site_s_nat_stands_for_all_that_is_behind_it(name: str) -> None:
+    planned = plan(load(TOPOLOGIES / name))
+    whole, folded = (drawing(planned, folded=each) for each in (False, True))
+    shown = {node["name"] for node in folded["nodes"]}
+    stood_for = [name for node in folded["nodes"] for name in node["folds"]]
+    assert len(stood_for) == len(set(stood_for))
+    assert shown | set(stood_for) == {node["name"] for node in whole["nodes"]}
+    assert shown == {node["name"] for node in whole["nodes"] if node["upstream"] == "internet"}
+    assert folded["boxes"] == []
+    assert folded["width"] < whole["width"]
+    for one, other in combinations(folded["nodes"], 2):
+        assert abs(one["x"] - other["x"]) >= 2 * _HALF or abs(one["y"] - other["y"]) >= 100
+
+
+# The matrix
+
+
+def result(source: str, destination: str, **facts: Any) -> dict[str, Any]:
+    plain = {"expected": "reachable", "observed": "reachable", "ok": True, "path": "direct", "first_packet_ms": 8.94}
+    more = {"probe": "udp", "because": "it does", "reason": None}
+    return {"source": source, "destination": destination, **plain, **more, **facts}
+
+
+def test_a_matrix_has_a_few_words_for_each_pair() -> None:
+    silent = {"observed": "unreachable", "path": None, "first_packet_ms": None}
+    told = matrix(
+        [
+            result("a-10", "a-2"),
+            result("a-10", "b", expected="unreachable", **silent),
+            result("a-2", "a-10", path="relay"),
+            result("a-2", "a-10", probe="tcp", ok=False, reason="refused", **silent),
+            result("b", "a-2", ok=False, **silent),
+        ],
+        {"dave": "no Miredo"},
+    )
+    assert told["sources"] == ["a-2", "a-10", "b"]
+    assert told["destinations"] == ["a-2", "a-10", "b"]
+    assert told["cells"] == [
+        [None, "✗ relay, 8.9 ms", None],
+        ["direct, 8.9 ms", None, "no, expected"],
+        ["✗ unreachable", None, None],
+    ]
+    assert (told["good"], told["total"], told["left_out"]) == (3, 5, {"dave": "no Miredo"})
+    assert told["failures"][0] == "a-2 → a-10 (tcp): expected reachable (it does), observed unreachable: refused"
+
+
+def test_the_matrix_of_many_is_small() -> None:
+    names = [f"client-{number}" for number in range(140)]
+    results = [
+        result(one, other, probe=probe, ok=False)
+        for one in names
+        for other in names
+        if one != other
+        for probe in ("icmp6", "udp", "tcp")
+    ]
+    told = matrix(results, {})
+    assert len(json.dumps(told)) < 1_000_000 < len(json.dumps(results))
+    assert (len(told["failures"]), told["more_failures"]) == (MOST_FAILURES, len(results) - MOST_FAILURES)
 
 
 # Packets on their way
@@ -362,4 +435,5 @@ def test_what_is_not_translated_or_not_udp_is_no_mapping() -> None:
 
 
 def test_news_can_be_written_as_json() -> None:
-    assert json.loads(json.dumps(drawn("default.yaml")[1]))["name"] == "default"
+    planned = plan(load(TOPOLOGIES / "default.yaml"))
+    assert json.loads(json.dumps(picture(planned)))["name"] == "default"

@@ -1,6 +1,6 @@
 // What a teacher does: forms that ask the lab for something.
 
-import { byId, offer } from "./dom.js";
+import { byId, html, offer } from "./dom.js";
 
 // The token is in the address's fragment, which no browser sends; kept for a reload, and taken out of sight.
 function token() {
@@ -14,6 +14,8 @@ function token() {
 
 const TOKEN = token();
 let kinds = new Map(); // of the NATs that run
+let extensions = new Map(); // of the clients that run
+let meant = ""; // the client, and the extensions, that the form shows
 
 function notice(words, bad = false) {
   byId("notice").textContent = words;
@@ -71,6 +73,13 @@ export async function begin() {
   onClick("reset", (fields) => ask(`nats/${fields.node.value}/reset`));
   onClick("cut", (fields) => ask(`links/${fields.node.value}`, { down: true }));
   onClick("mend", (fields) => ask(`links/${fields.node.value}`, { down: false }));
+  const boxes = byId("extensions");
+  for (const name of await (await fetch("extensions")).json()) {
+    boxes.append(html("label", { class: "switch" }, html("input", { type: "checkbox", name, class: "extension" }), name));
+  }
+  const client = byId("client").elements;
+  client.node.addEventListener("change", meanExtensions);
+  onSubmit("client", () => ask(`clients/${client.node.value}/extensions`, { extensions: ticked().map((box) => box.name) }));
   onSubmit("check", () => ask("check"));
   onClick("forget", () => ask("forget"));
 }
@@ -90,7 +99,23 @@ export function offerNodes(nodes) {
   offer(byId("nat").elements.node, nats);
   if (!shown) meanKind();
   byId("nat").hidden = byId("nat").hidden || !nats.length;
+  extensions = new Map(nodes.filter((node) => node.extensions).map((node) => [node.name, node.extensions]));
+  offer(byId("client").elements.node, [...extensions.keys()].map((name) => [name, name]));
+  byId("client").hidden = byId("client").hidden || !extensions.size;
+  meanExtensions();
   offer(byId("link").elements.node, named(["client", "host", "nat", "server", "relay"]));
+}
+
+const ticked = () => [...document.querySelectorAll(".extension")].filter((box) => box.checked);
+
+// Shows which extensions the client has, but for what somebody is about to change.
+function meanExtensions() {
+  const name = byId("client").elements.node.value;
+  const has = extensions.get(name) ?? [];
+  const now = JSON.stringify([name, has]);
+  if (now === meant) return;
+  meant = now;
+  document.querySelectorAll(".extension").forEach((box) => { box.checked = has.includes(box.name); });
 }
 
 function meanKind() {
@@ -102,6 +127,8 @@ function meanKind() {
 export function meanNode(node) {
   const set = (select) => { if ([...select.options].some((option) => option.value === node.name)) select.value = node.name; };
   set(byId("nat").elements.node);
+  set(byId("client").elements.node);
   set(byId("link").elements.node);
+  meanExtensions();
   meanKind();
 }

@@ -2,16 +2,20 @@
 
 import { begin, meanNode, offerNodes } from "./acts.js";
 import { byId, offer } from "./dom.js";
-import { showPackets } from "./packets.js";
+import { showCheck } from "./matrix.js";
+import { forgetPackets, showPackets } from "./packets.js";
 import { forgetAll, learn, showPanels } from "./panels.js";
 import { draw, place, showChosen, showLinks, showStates } from "./picture.js";
-import { showCheck, showTold } from "./told.js";
+import { showTold } from "./told.js";
 
 const ALL = 24; // labs of so many nodes are shown with all that each knows
+const LARGE = new Set(["picture", "status", "links", "check", "told"]);
 let stream = null;
 let nodes = [];
 let chosen = null;
 let shownOf = "";
+let lab = null;
+const said = new Map(); // of topics that are large, what was said last: whoever listens anew is told all again
 
 // The chosen node with the NATs before it, and for a NAT who is behind it.
 function around(name) {
@@ -43,7 +47,8 @@ function listen() {
     if (topic.startsWith("node ")) {
       learn(topic.slice(5), value);
       panels();
-    } else {
+    } else if (!LARGE.has(topic) || said.get(topic) !== event.data) {
+      if (LARGE.has(topic)) said.set(topic, event.data);
       news[topic]?.(value);
     }
   });
@@ -71,15 +76,24 @@ function choose(name) {
   listen();
 }
 
+function drawLab() {
+  const large = lab.whole.nodes.length > ALL;
+  byId("folding").hidden = !large;
+  document.body.classList.toggle("large", large);
+  forgetPackets();
+  draw(lab, large && byId("folded").checked, choose);
+  showStates(nodes);
+  showChosen(chosen);
+}
+
 const news = {
   gone,
   picture(picture) {
     document.title = `${picture.name}: teredo-lab`;
     byId("title").textContent = `Lab ${picture.name}`;
     forgetAll();
-    draw(picture, choose);
-    showStates(nodes);
-    showChosen(chosen);
+    lab = picture;
+    drawLab();
     listen();
   },
   status(status) {
@@ -112,6 +126,7 @@ function theme() {
 
 theme();
 byId("enlarged").addEventListener("change", () => byId("topology").classList.toggle("enlarged", byId("enlarged").checked));
+byId("folded").addEventListener("change", drawLab);
 byId("packets").addEventListener("change", listen);
 byId("chosen").addEventListener("change", () => { chosen = null; choose(byId("chosen").value || null); });
 await begin();
