@@ -75,7 +75,7 @@ def ping(lab: Lab, caller: str, callee: str, *, cold: bool) -> Told:
     address = actor.teredo if actor.role == "client" else next(iter(actor.ipv6), None)
     if address is None:
         return Told(f"ping: {callee} has no IPv6 address now", tell(cast, (), (), (), (caller, callee)), cold)
-    options = ("-6", "-n", "-i", "0.3", "-c", str(_ECHOES), "-w", str(_DEADLINE))
+    options = ("-6", "-n", "-i", "0.1", "-c", str(_ECHOES), "-w", str(_DEADLINE))
     command = (*lab.entering(caller), "ping", *options, address)
     if cold:
         forget(lab)
