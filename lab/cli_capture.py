@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _STANDARD_OUTPUT = Path("-")
 
+_NICE = 10
+"""How far what is done with packets stands back behind what passes them; the thread that takes them in does not."""
+
 
 def capture(
     link: Annotated[
@@ -51,19 +54,32 @@ def capture(
     seconds: Annotated[
         float | None, typer.Option(min=0.0, help="End after so many seconds.", show_default=False)
     ] = None,
+    snaplen: Annotated[
+        int | None,
+        typer.Option(
+            "-s",
+            "--snaplen",
+            min=0,
+            metavar="BYTES",
+            help="Keep so many bytes of each packet, 0 for all; without it, all of what a link takes in one, and the"
+            " headers of longer ones, which kernels cut on their way (segmentation offload).",
+            show_default=False,
+        ),
+    ] = None,
     name: Name = None,
 ) -> None:
     """Capture any links of a lab, all in one order, until Ctrl-C. Comments say what packets are, and who dropped them.
 
     Examples: `teredo-lab capture --pair alice bob`, `teredo-lab capture -w - | wireshark -k -i -`
     """
-    from lab.seeing.live import Capture, cast_of  # noqa: PLC0415 - slow to import
+    from lab.seeing.live import Capture, cast_of, keeping  # noqa: PLC0415 - slow to import
 
     lab = the_lab(name)
     cast = cast_of(lab)
     taps = cast.taps(_links(cast, link or [], pair), tunnels=tunnel)
     with _written(file) as stream:
-        running = Capture(lab, taps, cast.interface)
+        running = Capture(lab, taps, cast.interface, keeping(snaplen))
+        os.nice(_NICE)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: running.end())
         if seconds is not None:
@@ -71,12 +87,12 @@ def capture(
             timer.daemon = True
             timer.start()
         err.print(f"capturing {len(running.taps)} links; Ctrl-C ends it", style="dim", highlight=False)
-        packets = itertools.islice(_packets(running, cast, stream), count)
+        batches = _first(count, _batches(running, cast, stream))
         try:
             if stream is None:
-                _show(packets, running)
+                _show(batches, running)
             else:
-                _write(packets, running, lab.name, stream)
+                _write(batches, running, lab.name, stream)
         except BrokenPipeError:  # Wireshark has been closed
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
@@ -118,7 +134,7 @@ def _written(file: Path | None) -> Iterator[BinaryIO | None]:
             yield stream
 
 
-def _packets(running: Capture, cast: Cast, stream: BinaryIO | None) -> Iterator[Packet]:
+def _batches(running: Capture, cast: Cast, stream: BinaryIO | None) -> Iterator[list[Packet]]:
     """Packets with their comments, as these become known, until the end of the capture.
 
     Raises BrokenPipeError as soon as nobody reads the stream any more, also while no packets come.
@@ -135,24 +151,34 @@ def _packets(running: Capture, cast: Cast, stream: BinaryIO | None) -> Iterator[
         notes.take(passed.packets)
         for number, lost in passed.lost.items():
             err.print(f"{lost} packets of {running.taps[number].name} were too many", style="yellow", highlight=False)
-        yield from notes.ready(passed.now)
-    yield from notes.ready()
+        yield [*notes.ready(passed.now)]
+    yield [*notes.ready()]
 
 
-def _write(packets: Iterator[Packet], running: Capture, lab: str, stream: BinaryIO) -> None:
+def _first(count: int | None, batches: Iterator[list[Packet]]) -> Iterator[list[Packet]]:
+    """So many packets at most, and nothing that came with the last of them."""
+    for batch in batches:
+        yield batch[:count]
+        if count is not None:
+            count -= len(batch)
+            if count <= 0:
+                return
+
+
+def _write(batches: Iterator[list[Packet]], running: Capture, lab: str, stream: BinaryIO) -> None:
     from lab.seeing import pcapng  # noqa: PLC0415
 
     stream.write(pcapng.begin(f"lab {lab}", running.interfaces))
     stream.flush()
-    for packet in packets:
-        stream.write(pcapng.packet(packet))
+    for batch in batches:
+        stream.writelines(map(pcapng.packet, batch))
         stream.flush()
 
 
-def _show(packets: Iterator[Packet], running: Capture) -> None:
+def _show(batches: Iterator[list[Packet]], running: Capture) -> None:
     from lab.seeing.lines import line  # noqa: PLC0415
 
     began = 0
-    for packet in packets:
+    for packet in itertools.chain.from_iterable(batches):
         began = began or packet.at
         print(line(running.interfaces[packet.interface], packet, began), flush=True)

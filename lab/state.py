@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from lab import unix
+from lab import answers, unix
 
 if TYPE_CHECKING:
     from lab.plan import Plan
@@ -180,8 +180,7 @@ class Lab:
         with opened as connection:
             connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as stream:
-                for line in stream:
-                    answer: dict[str, Any] = json.loads(line)
+                for answer in answers.read(stream):
                     if answer.get("event") == "end":
                         return
                     if "problem" in answer:

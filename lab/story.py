@@ -32,6 +32,9 @@ _ICMP = {
 
 _TCP = 6
 
+_LONGEST = 1472
+"""Bytes of a UDP payload in a packet of Ethernet's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -73,12 +76,13 @@ def describe_ipv6(ipv6: bytes) -> str:
 def parts(data: bytes) -> int:
     """How many packets a datagram is that kernels pass on in one (segmentation offload), to be cut further on.
 
-    Either the datagram is several of one size behind each other, or the packet within is a TCP segment of many.
+    Either the datagram is several of one size behind each other, or the packet within is a TCP segment of many. What is
+    longer than a link takes is several, also where a recording has not kept the second one.
     """
     size = HEADER + int.from_bytes(data[4:6], "big")
     if len(data) < HEADER or data[0] >> 4 != 6:
         return 1
-    if len(data) > size and data[size] >> 4 == 6:
+    if len(data) > size and (data[size] >> 4 == 6 or size <= _LONGEST < len(data)):
         return -(-len(data) // size)
     head = HEADER + (data[HEADER + 12] >> 4) * 4 if data[6] == _TCP and len(data) > HEADER + 12 else 0
     return -(-(size - head) // (MTU - head)) if head and size > MTU else 1

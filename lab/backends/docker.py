@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import json
 import shutil
@@ -21,7 +22,7 @@ from docker.models.containers import Container as Running
 from docker.models.networks import Network
 from docker.utils.socket import frames_iter
 
-from lab import controller
+from lab import answers, controller
 from lab.agent import SHARED
 from lab.backends.containers import (
     MTU,
@@ -44,6 +45,29 @@ _STARTING: Final = 30
 """Seconds in which a controller that has been started must answer."""
 
 
+class Output(io.RawIOBase):
+    """What a command in a container of a lab prints. Reading raises StateError with what it complains of."""
+
+    def __init__(self, connection: Any, lab: str) -> None:  # noqa: ANN401 - whatever the engine's client calls a socket
+        self._frames: Iterator[tuple[int, bytes]] = frames_iter(connection, tty=False)  # type: ignore[no-untyped-call]
+        self._lab = lab
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:  # noqa: ANN401 - any buffer
+        while not self._rest:
+            stream, self._rest = next(self._frames, (1, b""))
+            if stream == 2:
+                raise StateError(f"lab {self._lab!r}: {self._rest.decode().strip()}")
+            if not self._rest:
+                return 0
+        size = min(len(into), len(self._rest))
+        into[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
 @dataclass(frozen=True)
 class DockerLab(Lab):
     """A lab in containers, running or not."""
@@ -64,12 +88,7 @@ class DockerLab(Lab):
 
     def ask(self, command: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         request = json.dumps({"command": command, **arguments}).encode() + b"\n"
-        for line in self._pumped(request):
-            try:
-                answer: dict[str, Any] = json.loads(line)
-            except ValueError:  # what the engine says where the command in the container cannot be started
-                said = line.decode(errors="replace").strip()
-                raise StateError(f"lab {self.name!r} does not answer: {said}") from None
+        for answer in self._pumped(request):
             if answer.get("event") == "end":
                 return
             if "problem" in answer:
@@ -77,12 +96,12 @@ class DockerLab(Lab):
             yield answer
         raise StateError(f"lab {self.name!r} has died; see `teredo-lab logs`")
 
-    def _pumped(self, request: bytes) -> Iterator[bytes]:
-        """The lines of an answer, by a small program in the controller's container."""
+    def _pumped(self, request: bytes) -> Iterator[dict[str, Any]]:
+        """The answers to a request, by a small program in the controller's container."""
         with answering():
-            yield from self._lines(request)
+            yield from self._answers(request)
 
-    def _lines(self, request: bytes) -> Iterator[bytes]:
+    def _answers(self, request: bytes) -> Iterator[dict[str, Any]]:
         running = self._controller()
         if running is None:
             raise StateError(f"lab {self.name!r} is not running: start it with `teredo-lab up`")
@@ -96,12 +115,9 @@ class DockerLab(Lab):
         try:
             raw: Any = getattr(connection, "_sock", connection)
             raw.sendall(request)
-            text = b""
-            for stream, part in frames_iter(connection, tty=False):  # type: ignore[no-untyped-call]
-                if stream == 2:
-                    raise StateError(f"lab {self.name!r}: {part.decode().strip()}")
-                *whole, text = (text + part).split(b"\n")
-                yield from whole
+            yield from answers.read(io.BufferedReader(Output(connection, self.name)))
+        except ValueError as error:  # what the engine says where the command in the container cannot be started
+            raise StateError(f"lab {self.name!r} does not answer: {error}") from None
         finally:
             connection.close()
 

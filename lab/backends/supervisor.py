@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lab import unix
+from lab import answers, unix
 from lab.backends import links, linux, nats, replanning
 from lab.backends.nodes import Nodes
 from lab.backends.processes import fork, lines
@@ -141,7 +141,7 @@ class Supervisor:
         """One command of one client: JSON lines, the last of them `end`."""
 
         async def send(answer: dict[str, Any]) -> None:
-            writer.write(json.dumps(answer).encode() + b"\n")
+            writer.write(answers.encode(answer))
             await writer.drain()
 
         try:
@@ -315,15 +315,22 @@ class Supervisor:
 
         def main(results: int) -> None:
             linux.set_process_name(name)
-            with os.fdopen(results, "w", buffering=1) as stream:
-                work(lambda answer: print(json.dumps(answer), file=stream))
-                print(json.dumps({"event": "done"}), file=stream)
+            with os.fdopen(results, "wb") as stream:
+
+                def tell(answer: dict[str, Any]) -> None:
+                    stream.write(answers.encode(answer))
+                    stream.flush()
+
+                work(tell)
+                tell({"event": "done"})
 
         _, results = fork(main)
         last: dict[str, Any] = {}
         async with lines(results) as stream:
             async for line in stream:
-                last = json.loads(line)
+                last, size = answers.decode(line)
+                if size:
+                    last = answers.whole(last, await stream.readexactly(size))
                 if last["event"] != "done":
                     await send(last)
         if last.get("event") != "done":

@@ -12,13 +12,20 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from lab.bench import containers, datapath, labs, mininet, server
+from lab.bench import capturing, containers, datapath, labs, mininet, server
 from lab.bench.report import compared, markdown, show
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail, write
 from lab.environment import machine
 
-_ALL = (*labs.SECTIONS, *mininet.SECTIONS, *datapath.SECTIONS, *server.SECTIONS, *containers.SECTIONS)
+_ALL = (
+    *labs.SECTIONS,
+    *mininet.SECTIONS,
+    *datapath.SECTIONS,
+    *capturing.SECTIONS,
+    *server.SECTIONS,
+    *containers.SECTIONS,
+)
 _SECTIONS = {section.name: section for section in _ALL}
 
 
@@ -37,11 +44,10 @@ def main(
     if unknown := set(only or ()) - _SECTIONS.keys():
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]
-    report: dict[str, Any] = {
-        "environment": machine(),
-        "runs": runs,
-        "sections": {section.name: _measured(section, runs, quiet=as_json) for section in wanted},
-    }
+    sections: dict[str, Any] = {}
+    for section in wanted:
+        sections[section.name] = _measured(section, runs, sections, quiet=as_json)
+    report = {"environment": machine(), "runs": runs, "sections": sections}
     if as_json:
         print(json.dumps(report, indent=2))
     else:
@@ -64,8 +70,11 @@ def _drawn(report: dict[str, Any], page: Path | None) -> dict[str, str]:
     return drawn
 
 
-def _measured(section: Section, runs: int, *, quiet: bool) -> dict[str, Any]:
-    """A section's title and figures, or why it is left out; or leave with what went wrong."""
+def _measured(section: Section, runs: int, before: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """A section's title and figures, or why it is left out; or leave with what went wrong.
+
+    `before` are the sections that have been measured.
+    """
     if (why := section.lacking()) is not None:
         return {"title": section.title, "left out": why}
     with tempfile.TemporaryDirectory() as directory:
@@ -74,6 +83,9 @@ def _measured(section: Section, runs: int, *, quiet: bool) -> dict[str, Any]:
             rows = [section.once(Path(directory)) for _ in rounds]
         except RuntimeError as error:
             fail(FAILED, f"{section.name}: {error}")
+    for ratio in section.ratios:
+        for row, other in zip(rows, before.get(ratio.section, {}).get("runs", ()), strict=False):
+            row[ratio.name] = row[ratio.figure] / other[ratio.figure]
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     aims = {aim.figure: aim.bounds for aim in section.aims}
     return {"title": section.title, "medians": medians, "aims": aims, "runs": rows}

@@ -89,16 +89,19 @@ _PLAIN: Final = {
 """What gives nodes IPv6 of their own, and has packets between clients and hosts pass the relay's node untunnelled."""
 
 
+def iperf3_lacking() -> str | None:
+    return None if shutil.which("iperf3") is not None else "it needs iperf3: install the package iperf3"
+
+
 def _lacking() -> str | None:
-    if shutil.which("iperf3") is None:
-        return "it needs iperf3: install the package iperf3"
-    return None if shutil.which("miredo") is not None else "it needs Miredo beside: sudo make packages"
+    missing = None if shutil.which("miredo") is not None else "it needs Miredo beside: sudo make packages"
+    return iperf3_lacking() or missing
 
 
 class _Receiver:
     """Counts the datagrams that come to a node."""
 
-    def __init__(self, running: _Running, node: str) -> None:
+    def __init__(self, running: Running, node: str) -> None:
         self.node = node
         self._process = subprocess.Popen(
             running.inside(node, *_FLOOD, "receive"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -129,7 +132,7 @@ class _Receiver:
 
 
 @dataclass(frozen=True)
-class _Running:
+class Running:
     """A lab that is up, whose nodes can be entered; `hosts` are names that stand for other addresses."""
 
     status: dict[str, Any]
@@ -176,7 +179,7 @@ class _Running:
 
 
 @contextlib.contextmanager
-def _lab(variant: str, directory: Path) -> Iterator[_Running]:
+def lab_of(variant: str, directory: Path) -> Iterator[Running]:
     """A lab of one variant, in which web and bob answer."""
     name = f"bench-{variant.lower()}"
     program, datapath = _VARIANTS[variant]
@@ -188,7 +191,7 @@ def _lab(variant: str, directory: Path) -> Iterator[_Running]:
     try:
         if result.returncode != 0:
             raise RuntimeError(f"{variant}: {result.stderr}{result.stdout[-500:]}")
-        running = _Running(lab.ask_once("status"), _NAMES if variant == "plain" else {})
+        running = Running(lab.ask_once("status"), _NAMES if variant == "plain" else {})
         if variant == "plain":
             _untunnelled(running)
         with contextlib.ExitStack() as stack:
@@ -205,7 +208,7 @@ def _lab(variant: str, directory: Path) -> Iterator[_Running]:
         lab.down()
 
 
-def _untunnelled(running: _Running) -> None:
+def _untunnelled(running: Running) -> None:
     nodes = {node["name"]: node for node in running.status["nodes"]}
     relay = nodes["relay"]["ipv6"][0]
     core = nodes["web"]["ipv6"][0].rsplit("::", 1)[0] + "::1"
@@ -221,7 +224,7 @@ def _once(directory: Path) -> Figures:
     found: dict[str, Figures] = {}
     lossless = 0
     for variant in ("Miredo", "plain", "kernel", "userspace"):
-        with _lab(variant, directory) as running:
+        with lab_of(variant, directory) as running:
             one: Figures = {}
             for what, (server, options) in _TCP.items():
                 one[f"TCP {what}, Mbit/s"] = running.tcp("alice", server, *options)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from lab.bench.memory import available, pss
-from lab.bench.section import NAME, Aim, Figures, Section, command, timed
+from lab.bench.section import NAME, Aim, Figures, Ratio, Section, command, timed
 from lab.nat.kinds import KINDS
 
 _TOPOLOGIES: Final = Path(__file__).parents[2] / "topologies"
 _LARGE: Final = (100, 300, 1000)
 _NATS_OF_EACH_KIND: Final = 2
+_TIME_EACH: Final = "milliseconds for each node"
+_MEMORY_EACH: Final = "megabytes of processes (PSS) for each node"
 
 
 def every_kind(each: int) -> str:
@@ -35,9 +37,10 @@ def _large(clients: int, _: Path) -> Figures:
     status = json.loads(answer)
     took["up and qualified, as the user waits"] = whole
     took |= _phases(status["timings"])
-    took["milliseconds for each node"] = whole / len(status["nodes"]) * 1000
+    took[_TIME_EACH] = whole / len(status["nodes"]) * 1000
     took["memory of its processes (PSS), GB"] = pss(status["supervisor"]) / 1e9
     took["memory that the machine has less, GB"] = (before - available()) / 1e9
+    took[_MEMORY_EACH] = took["memory of its processes (PSS), GB"] * 1000 / len(status["nodes"])
     took["down"], _out = timed("down", "--name", NAME)
     return took
 
@@ -87,10 +90,12 @@ def _matrix(_: Path) -> Figures:
     return {"matrix on the kernel": kernel, "matrix in virtual time": virtual}
 
 
+_GROWTH: Final = tuple(Ratio(figure, f"clients-{min(_LARGE)}") for figure in (_TIME_EACH, _MEMORY_EACH))
 _LARGEST: Final = (
     Aim("up and qualified, as the user waits", at_most=20.0),
     Aim("  wired", at_most=5.0),
     Aim("memory that the machine has less, GB", at_most=6.0),
+    *(Aim(ratio.name, at_most=1.3) for ratio in _GROWTH),
 )
 _DEFAULT: Final = _TOPOLOGIES / "default.yaml"
 
@@ -102,6 +107,7 @@ SECTIONS: Final = (
             f"{clients:,} clients behind {clients // 4} NATs",
             partial(_large, clients),
             aims=_LARGEST if clients == max(_LARGE) else (),
+            ratios=_GROWTH if clients > min(_LARGE) else (),
         )
         for clients in _LARGE
     ),

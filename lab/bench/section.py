@@ -38,11 +38,24 @@ class Aim:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """Of a figure to the same one of another section."""
+
+    figure: str
+    section: str
+
+    @property
+    def name(self) -> str:
+        return f"ratio, {self.figure}: to {self.section}"
+
+
+@dataclass(frozen=True)
 class Section:
     """Figures that are measured together, in seconds where their names say nothing else.
 
     `once` measures them once, with a directory for its files; it raises RuntimeError. `lacking` gets ready what shall
-    not be measured, and says why a section has to be left out, if so.
+    not be measured, and says why a section has to be left out, if so. `ratios` are of figures to those of sections
+    before; they are left out where those are.
     """
 
     name: str
@@ -50,11 +63,17 @@ class Section:
     once: Callable[[Path], Figures]
     lacking: Callable[[], str | None] = _nothing
     aims: tuple[Aim, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `teredo-lab` as a user would."""
     return subprocess.run((*_COMMAND, *arguments), capture_output=True, text=True, check=False)
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """A `teredo-lab` that runs on; what it says is on its standard error."""
+    return subprocess.Popen((*_COMMAND, *arguments), stderr=subprocess.PIPE, text=True)
 
 
 def timed(*arguments: str) -> tuple[float, str]:

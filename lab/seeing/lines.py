@@ -22,7 +22,7 @@ class Told(NamedTuple):
 
 def told(interface: Interface, packet: Packet) -> Told:
     """What a packet of a recording is."""
-    match frames.content(interface.link_type, packet.frame):
+    match frames.content(interface.link_type, packet.whole):
         case frames.Datagram(source, to, data):
             try:
                 found = fields.datagram(data)

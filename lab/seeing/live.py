@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import queue
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from lab.planner import plan
 from lab.seeing import pcapng
 from lab.seeing.cast import Cast, Tap, cast
+from lab.seeing.ring import packets
 from lab.state import Lab, RefusedError, StateError
 from lab.topology.model import Topology
 
 _END: Final = None
+_BY_TIME: Final = attrgetter("at")
+_AHEAD: Final = 2048
+"""Blocks of packets that wait for whoever works on them; beyond these the kernel counts packets as lost."""
+
+
+_FRAME: Final = 1514
+_HEADERS: Final = 256
+_ALL: Final = 1 << 18
+"""Bytes: of the longest frame that a link takes in one, of the headers of data, and more than any packet has."""
+
+_BPF_LENGTH, _BPF_IF_GREATER, _BPF_TAKE = 0x80, 0x25, 0x06
+
+
+def keeping(snaplen: int | None) -> Sequence[Sequence[int]]:
+    """Classic BPF that takes so many bytes of each packet, 0 for all.
+
+    None: whole packets, but of those that kernels cut on their way (segmentation offload) the headers.
+    """
+    if snaplen is None:
+        return (
+            (_BPF_LENGTH, 0, 0, 0),
+            (_BPF_IF_GREATER, 0, 1, _FRAME),
+            (_BPF_TAKE, 0, 0, _HEADERS),
+            (_BPF_TAKE, 0, 0, _ALL),
+        )
+    return ((_BPF_TAKE, 0, 0, snaplen or _ALL),)
 
 
 def cast_of(lab: Lab) -> Cast:
@@ -52,26 +80,22 @@ class Capture:
         expression: Sequence[Sequence[int]] = (),
     ) -> None:
         self._lab = lab
+        self._held: list[pcapng.Packet] = []
         self._which = os.urandom(8).hex()
-        self._news: queue.SimpleQueue[Passed | BaseException | None] = queue.SimpleQueue()
+        self._news: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(_AHEAD)
         places = [(tap.node, tap.interface) for tap in taps]
         answers = lab.ask("capture", which=self._which, taps=places, filter=list(expression))
         began = next(answers)
         there = [(tap, kind) for tap, kind in zip(taps, began["links"], strict=True) if kind is not None]
-        numbers = {taps.index(tap): number for number, (tap, _) in enumerate(there)}
+        self._numbers = {taps.index(tap): number for number, (tap, _) in enumerate(there)}
         self.taps = tuple(tap for tap, _ in there)
         self.interfaces = tuple(named(tap, kind) for tap, kind in there)
-        threading.Thread(target=self._take_in, args=(answers, numbers), daemon=True).start()
+        threading.Thread(target=self._take_in, args=(answers,), daemon=True).start()
 
-    def _take_in(self, answers: Iterator[dict[str, Any]], numbers: dict[int, int]) -> None:
+    def _take_in(self, answers: Iterator[dict[str, Any]]) -> None:
         try:
             for answer in answers:
-                packets = [
-                    pcapng.Packet(numbers[tap], at, base64.b64decode(frame), outbound)
-                    for at, tap, outbound, frame in answer["packets"]
-                ]
-                lost = {numbers[int(tap)]: count for tap, count in answer["lost"].items()}
-                self._news.put(Passed(answer["now"], packets, lost))
+                self._news.put(answer)
             self._news.put(_END)
         except BaseException as error:  # whoever waits is to have it
             self._news.put(error)
@@ -89,10 +113,24 @@ class Capture:
             except queue.Empty:
                 return
             if news is _END:
+                if last := self._until(None):
+                    yield Passed(last[-1].at, last, {})
                 return
             if isinstance(news, BaseException):
                 raise news
-            yield news
+            if news["event"] == "packets":
+                self._held += packets(news["data"], self._numbers[news["tap"]])
+            else:
+                lost = {self._numbers[int(tap)]: count for tap, count in news["lost"].items()}
+                yield Passed(news["now"], self._until(news["now"]), lost)
+
+    def _until(self, now: int | None) -> list[pcapng.Packet]:
+        """Of the packets that are held back, those of before this time, or all; in their order."""
+        self._held.sort(key=_BY_TIME)
+        due = len(self._held) if now is None else bisect_left(self._held, now, key=_BY_TIME)
+        found = self._held[:due]
+        del self._held[:due]
+        return found
 
     def rest(self) -> list[pcapng.Packet]:
         """End it, and return all packets that nobody has taken yet. Raises StateError."""

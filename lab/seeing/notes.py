@@ -14,7 +14,7 @@ from lab.story import describe, is_notable
 
 def sighting(tap: Tap, link_type: int, packet: Packet) -> Sighting | None:
     """A packet as it can be followed; None for what is no link, or nothing that can be."""
-    found = frames.content(link_type, packet.frame)
+    found = frames.content(link_type, packet.whole)
     if tap.interface == TUNNEL or isinstance(found, frames.Other):
         return None
     return Sighting(packet.at, tap.node, bool(packet.outbound), found)
@@ -30,8 +30,11 @@ class Notes:
         self._held: deque[tuple[Packet, Sighting | None, Journey | None]] = deque()
 
     def take(self, packets: Iterable[Packet]) -> None:
-        """Take packets in."""
+        """Take packets in. Those that were cut get no comments: there are many, and to follow one takes long."""
         for packet in packets:
+            if packet.cut:
+                self._held.append((packet, None, None))
+                continue
             seen = sighting(self._taps[packet.interface], self._interfaces[packet.interface].link_type, packet)
             self._held.append((packet, seen, None if seen is None else self._follower.add(seen)))
 

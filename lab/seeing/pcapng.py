@@ -50,7 +50,8 @@ class Interface(NamedTuple):
 class Packet(NamedTuple):
     """One packet: the number of its interface, nanoseconds since the epoch, and the frame as far as it was kept.
 
-    `outbound`: whether the node sent it that has the interface; None where nothing says so.
+    `outbound`: whether the node sent it that has the interface; None where nothing says so. `cut`: how many bytes at
+    its end were not kept.
     """
 
     interface: int
@@ -58,6 +59,12 @@ class Packet(NamedTuple):
     frame: bytes
     outbound: bool | None = None
     comment: str = ""
+    cut: int = 0
+
+    @property
+    def whole(self) -> bytes:
+        """The frame in its full length, with zeros for what was not kept."""
+        return self.frame + bytes(self.cut)
 
 
 @dataclass(slots=True)
@@ -83,9 +90,9 @@ def interface(of: Interface) -> bytes:
 
 
 def packet(of: Packet) -> bytes:
-    """A packet, kept whole."""
-    size = len(of.frame)
-    head = struct.pack("<IIIII", of.interface, of.at >> 32, of.at & 0xFFFFFFFF, size, size)
+    """A packet."""
+    kept = len(of.frame)
+    head = struct.pack("<IIIII", of.interface, of.at >> 32, of.at & 0xFFFFFFFF, kept, kept + of.cut)
     options = _text(_COMMENT, of.comment)
     if of.outbound is not None:
         options += _option(_EPB_FLAGS, struct.pack("<I", 2 if of.outbound else 1))
@@ -137,12 +144,13 @@ def _read_pcap(data: bytes) -> Recording:
     recording = Recording([Interface(struct.unpack_from(f"{order}I", data, 20)[0] & 0xFFFF)])
     at = 24
     while at < len(data):
-        seconds, fraction, size, _ = struct.unpack_from(f"{order}IIII", data, at)
-        frame = data[at + 16 : at + 16 + size]
-        if len(frame) < size:
+        seconds, fraction, kept, size = struct.unpack_from(f"{order}IIII", data, at)
+        frame = data[at + 16 : at + 16 + kept]
+        if len(frame) < kept:
             raise RecordingError("the recording is cut short within a packet")
-        recording.packets.append(Packet(0, seconds * 10**9 + fraction * nanoseconds, frame))
-        at += 16 + size
+        time = seconds * 10**9 + fraction * nanoseconds
+        recording.packets.append(Packet(0, time, frame, cut=max(0, size - kept)))
+        at += 16 + kept
     return recording
 
 
@@ -174,7 +182,7 @@ def _read_pcapng(data: bytes) -> Recording:
             recording.interfaces.append(Interface(link_type, *names))
             clocks.append(_clock(options, order))
         elif kind == _PACKET:
-            number, high, low, kept, _ = struct.unpack_from(f"{order}IIIII", body)
+            number, high, low, kept, length = struct.unpack_from(f"{order}IIIII", body)
             clock = clocks[first + number]
             time = clock.offset * 10**9 + (high << 32 | low) * 10**9 // clock.units
             options = body[20 + kept + -kept % 4 :]
@@ -182,7 +190,8 @@ def _read_pcapng(data: bytes) -> Recording:
             way = struct.unpack(f"{order}I", flags)[0] & 3
             outbound = {1: False, 2: True}.get(way)
             comment = _first_text(_COMMENT, options, order)
-            recording.packets.append(Packet(first + number, time, body[20 : 20 + kept], outbound, comment))
+            frame, cut = body[20 : 20 + kept], max(0, length - kept)
+            recording.packets.append(Packet(first + number, time, frame, outbound, comment, cut))
         elif kind == _SIMPLE:
             raise RecordingError("its packets have no times")
         at += size

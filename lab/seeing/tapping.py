@@ -2,96 +2,70 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
+import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from lab.backends import linux
 from lab.places import Places
 from lab.seeing.pcapng import ETHERNET, RAW
+from lab.seeing.ring import LATEST, Ring
 
 _ETH_P_ALL: Final = 3
 _ARPHRD_ETHER: Final = 1
-_PACKET_OUTGOING: Final = 4
-_SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_SO_RCVBUFFORCE: Final = 33
-_BUFFER: Final = 1 << 24
-_LONGEST: Final = 1 << 17
 
-HOLD: Final = 50_000_000
-"""Nanoseconds that packets are held back, since the kernel may pass on one of another link later that came before."""
+_ROOM, _LARGEST = 1 << 28, 1 << 25
+"""Bytes of the rings of all taps, and at most of one."""
 
-_BEAT: Final = 0.2
+HOLD: Final = 2 * LATEST
+"""Nanoseconds after which a packet is told at the latest, also on a busy machine: until then, one of another link may
+follow that came before."""
+
+_BEAT: Final = 0.1
 """Seconds at most between two tellings, so that who listens knows how far time has come."""
 
-_AT_ONCE: Final = 1 << 20
-"""Bytes of packets that are told at once."""
-
 Tell = Callable[[dict[str, Any]], None]
-
-
-class _Seen(NamedTuple):
-    """A packet: nanoseconds since the epoch, which of the taps, whether the node sent it, and the frame."""
-
-    at: int
-    tap: int
-    outbound: bool
-    frame: bytes
+Expression = Sequence[Sequence[int]]
+"""A filter of classic BPF, which also says how much of each packet is kept; none keeps all of everything."""
 
 
 class _Tap:
-    """A socket on one interface of a node."""
+    """A socket on one interface of a node, and the ring into which the kernel writes what passes."""
 
-    def __init__(self, places: Places, node: str, interface: str, expression: Sequence[Sequence[int]]) -> None:
-        """`expression`: a filter of classic BPF; none takes everything. Raises OSError."""
+    def __init__(self, places: Places, node: str, interface: str, expression: Expression, room: int) -> None:
+        """`room` is the ring's, in bytes. Raises OSError."""
         self.socket = places.open(node, socket.AF_PACKET, socket.SOCK_RAW)  # of no protocol yet, it hears nothing
-        self.socket.setsockopt(socket.SOL_SOCKET, linux.SO_TIMESTAMPNS, 1)
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        except PermissionError:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         if expression:
             linux.attach_filter(self.socket, expression)
+        self.ring = Ring(self.socket, room)
         self.socket.bind((interface, _ETH_P_ALL))
         self.link_type = ETHERNET if self.socket.getsockname()[3] == _ARPHRD_ETHER else RAW
-        self._buffer = memoryview(bytearray(_LONGEST))
 
-    def waiting(self, number: int) -> Iterator[_Seen]:
-        """What has come, oldest first."""
-        while True:
-            try:
-                size, ancillary, _, address = self.socket.recvmsg_into([self._buffer], 64)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENETDOWN:  # said once when it goes down; it may come up again
-                    raise
-                continue
-            seconds, nanoseconds = struct.unpack("@ll", ancillary[0][2])
-            frame = bytes(self._buffer[:size])
-            yield _Seen(seconds * 10**9 + nanoseconds, number, address[2] == _PACKET_OUTGOING, frame)
-
-    def lost(self) -> int:
-        """How many packets found no room since the last call."""
-        statistics = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-        return int(struct.unpack("@II", statistics)[1])
+    def waiting(self) -> Iterator[bytes]:
+        """The blocks of packets that have come, oldest first. Raises OSError."""
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error not in (0, errno.ENETDOWN):  # said once when the interface goes down; it may come up again
+            raise OSError(error, os.strerror(error))
+        return self.ring.waiting()
 
 
 def run(places: Places, request: dict[str, Any], tell: Tell, ending: int) -> None:
     """Tell what passes the `taps` of a request, pairs of node and interface, until something can be read from `ending`.
 
     A request may have a `filter`, of classic BPF. The first telling has the kind of each link; None if it is not there.
+    Then come blocks of packets as the kernel writes them, since to take them apart here would cost the lab time, and,
+    now and then, the time before which no more will follow, and how many packets were lost.
     """
     taps: list[_Tap | None] = []
+    room = min(_LARGEST, _ROOM // max(1, len(request["taps"])))
     for node, interface in request["taps"]:
         try:
-            taps.append(_Tap(places, node, interface, request.get("filter") or ()))
+            taps.append(_Tap(places, node, interface, request.get("filter") or (), room))
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
@@ -107,31 +81,15 @@ def _tell_all(taps: dict[int, _Tap], tell: Tell, ending: int) -> None:
     numbers = {tap.socket.fileno(): number for number, tap in taps.items()}
     for descriptor in numbers:
         poll.register(descriptor, select.EPOLLIN)
-    held: list[_Seen] = []
-    told = time.time_ns()
     ended = False
     while not ended:
-        ready = dict(poll.poll(_BEAT if not held else HOLD / 1e9))
-        ended = ending in ready
+        ready = {descriptor for descriptor, _ in poll.poll(_BEAT)}
         now = time.time_ns()
-        # What was there before `now` on any link is in `held` after this, but for what the kernel has still in hand.
-        for number in taps if ended else (numbers[each] for each in ready if each != ending):
-            held += taps[number].waiting(number)
-        held.sort()
-        due = len(held) if ended else next((at for at, seen in enumerate(held) if seen.at > now - HOLD), len(held))
-        if due or ended or now - told > _BEAT * 1e9:
-            _tell_some(held[:due], {number: lost for number, tap in taps.items() if (lost := tap.lost())}, now, tell)
-            del held[:due]
-            told = now
-
-
-def _tell_some(seen: Sequence[_Seen], lost: dict[int, int], now: int, tell: Tell) -> None:
-    packets: list[list[Any]] = []
-    size = 0
-    for each in seen:
-        packets.append([each.at, each.tap, each.outbound, base64.b64encode(each.frame).decode()])
-        size += len(each.frame)
-        if size > _AT_ONCE:
-            tell({"event": "packets", "now": each.at, "packets": packets, "lost": {}})
-            packets, size = [], 0
-    tell({"event": "packets", "now": now - HOLD, "packets": packets, "lost": lost})
+        if ending in ready:
+            ended = True
+            time.sleep(HOLD / 1e9)
+        for number in taps if ended else (numbers[each] for each in ready):
+            for block in taps[number].waiting():
+                tell({"event": "packets", "tap": number, "data": block})
+        lost = {number: lost for number, tap in taps.items() if (lost := tap.ring.lost())}
+        tell({"event": "now", "now": now - HOLD, "lost": lost})

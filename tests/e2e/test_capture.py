@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from lab.testing.running import Capture
 from tests.e2e.captures import captured, captures_all_links_of_a_conversation_in_one_order, end
 from tests.e2e.conftest import Start
 from tests.e2e.labs import COMMAND, SMALL, RunningLab, cli, running, until
+from tests.e2e.streams import transfer
 
 pytestmark = pytest.mark.e2e
 
@@ -129,6 +131,52 @@ def test_a_capture_whose_user_is_killed_leaves_no_process(small: RunningLab, tmp
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     until(lambda: not processes())
+
+
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        pytest.param((), 256, 256, id="the headers"),
+        pytest.param(("--snaplen", "200"), 200, 200, id="so many bytes"),
+        pytest.param(("--snaplen", "0"), 1515, 1 << 17, id="all"),
+    ],
+)
+def test_of_super_packets_as_much_is_kept_as_is_asked_for(
+    options: tuple[str, ...], least: int, most: int, small: RunningLab, tmp_path: Path
+) -> None:
+    """And they are still known to be as long as they were, and to be Teredo's, by us and by tshark."""
+    file = tmp_path / "data.pcapng"
+    process = captured(small, file, "--pair", "alice", "web", *options)
+    transfer(small, "alice", "web")
+    end(process)
+    packets = read(file).packets
+    long = [packet for packet in packets if len(packet.frame) + packet.cut > 1514]
+    assert long
+    assert all(least <= len(packet.frame) <= most for packet in long)
+    assert all(bool(packet.cut) == bool(least <= 256) for packet in long)
+    if "--snaplen" not in options:
+        assert not any(packet.cut for packet in packets if packet not in long)
+    fields = Capture(file).fields("teredo && tcp && frame.len > 1514", "frame.len", "frame.cap_len", "ipv6.dst")
+    assert fields
+    assert {to for *_, to in fields} == {small.address("web")}
+    assert all(least <= int(kept) <= min(most, int(length)) for length, kept, _ in fields)
+    told = json.loads(cli("decode", str(file), "--json", check=True).stdout)["packets"]
+    assert any(re.fullmatch(r"\d+ data packets in one", packet["what"]) for packet in told)
+
+
+def test_what_is_too_much_is_said(small: RunningLab, tmp_path: Path) -> None:
+    """A capture that nobody takes in holds no packets up."""
+    file = tmp_path / "much.pcapng"
+    process = captured(small, file, "--snaplen", "0", "--link", "alice")
+    os.kill(process.pid, signal.SIGSTOP)
+    transfer(small, "alice", "web", 1 << 26)
+    os.kill(process.pid, signal.SIGCONT)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    lost = [int(each) for each in re.findall(r"^(\d+) packets of alice were too many$", said, re.MULTILINE)]
+    assert sum(lost) > 0
+    assert read(file).packets
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from lab.datapath.choice import DataPath
 from tests.e2e.conftest import Start
 from tests.e2e.labs import RunningLab, running
+from tests.e2e.streams import sockets, transfer
 
 pytestmark = pytest.mark.e2e
 
@@ -30,53 +29,11 @@ OURS = list(itertools.permutations(("alice", "bob", "web"), 2))
 THEIRS = [("alice", "dave"), ("dave", "alice"), ("dave", "web"), ("web", "dave")]
 PAIRS = [pytest.param(*pair, id="-".join(pair)) for pair in OURS + THEIRS]
 
-_ports = itertools.count(20000)
-
 
 @pytest.fixture(scope="module")
 def lab(datapath: DataPath, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with running(TOPOLOGY, tmp_path_factory.mktemp("datapath")) as lab:
         yield lab
-
-
-def sockets(
-    lab: RunningLab, source: str, destination: str, kind: socket.SocketKind
-) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
-    """A socket in each of two nodes, the second bound, and its address; the first packet of the pair has gone."""
-    assert lab.reaches(source, destination)
-    there = lab.address(destination), next(_ports)
-    with lab.enter(destination):
-        receiver = socket.socket(socket.AF_INET6, kind)
-    receiver.bind(there)
-    with lab.enter(source):
-        sender = socket.socket(socket.AF_INET6, kind)
-    for each in (sender, receiver):
-        each.settimeout(20)
-    return sender, receiver, there
-
-
-def transfer(lab: RunningLab, source: str, destination: str, size: int = 4 << 20) -> None:
-    """A stream over TCP arrives as it was sent."""
-    data = random.randbytes(size)
-    sender, listener, there = sockets(lab, source, destination, socket.SOCK_STREAM)
-    with sender, listener:
-        listener.listen()
-        sender.connect(there)
-        accepted, _ = listener.accept()
-        accepted.settimeout(20)
-
-        def send() -> None:
-            sender.sendall(data)
-            sender.shutdown(socket.SHUT_WR)
-
-        sending = threading.Thread(target=send)
-        sending.start()
-        got = hashlib.sha256()
-        with accepted:
-            while chunk := accepted.recv(1 << 20):
-                got.update(chunk)
-        sending.join()
-    assert got.digest() == hashlib.sha256(data).digest()
 
 
 def super_packets(lab: RunningLab, node: str) -> tuple[int, int]:

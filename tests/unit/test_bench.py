@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from lab.backends.containers import containers
 from lab.bench import __main__ as bench
-from lab.bench import datapath
+from lab.bench import datapath, labs
 from lab.bench.containers import TOPOLOGY
 from lab.bench.labs import every_kind
 from lab.bench.memory import available, pss
-from lab.bench.section import Aim, Section
+from lab.bench.section import Aim, Ratio, Section
 from lab.nat.kinds import KINDS
 from lab.planner import plan
 from lab.topology.load import load, parse
@@ -74,6 +74,36 @@ def test_figures_are_medians_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     code, out, _ = run("--runs", "3", "--json", monkeypatch=monkeypatch, sections=(section,))
     found = json.loads(out)["sections"]["a"]
     assert (code, found["medians"], found["runs"]) == (0, {"up": 3.0}, [{"up": 3.0}, {"up": 1.0}, {"up": 8.0}])
+
+
+def test_figures_are_set_beside_those_of_a_section_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = iter((2.0, 4.0, 5.0)), iter((3.0, 4.0, 20.0))
+    ratio = Ratio("each", "few")
+    sections = (
+        Section("few", "Few", lambda _: {"each": next(few)}),
+        Section("many", "Many", lambda _: {"each": next(many)}, aims=(Aim(ratio.name, at_most=1.3),), ratios=(ratio,)),
+    )
+    _, out, _ = run("--runs", "3", "--json", monkeypatch=monkeypatch, sections=sections)
+    found = json.loads(out)["sections"]["many"]
+    assert [row[ratio.name] for row in found["runs"]] == [1.5, 1.0, 4.0]
+    assert found["medians"][ratio.name] == 1.5
+    assert found["aims"][ratio.name] == {"at_most": 1.3}
+
+
+def test_without_the_section_before_there_is_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = (
+        Section("few", "Few", lambda _: {"each": 1.0}, lambda: "it lacks something"),
+        Section("many", "Many", lambda _: {"each": 2.0}, ratios=(Ratio("each", "few"),)),
+    )
+    _, out, _ = run("--json", "--runs", "1", monkeypatch=monkeypatch, sections=sections)
+    assert json.loads(out)["sections"]["many"]["medians"] == {"each": 2.0}
+
+
+def test_the_cost_of_each_node_is_set_beside_that_in_a_smaller_lab() -> None:
+    """And it has an aim."""
+    largest = next(section for section in labs.SECTIONS if section.name == "clients-1000")
+    assert {ratio.name for ratio in largest.ratios} <= {aim.figure for aim in largest.aims}
+    assert {ratio.section for ratio in largest.ratios} == {"clients-100"}
 
 
 def test_what_cannot_be_measured_is_left_out_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def test_super_packets_are_counted() -> None:
     tcp = bytes(12) + b"\x80" + bytes(19)
     assert parts(ipv6_header(PEER, PEER, 6, 32 + 1208) + tcp + bytes(1208)) == 1
     assert parts(ipv6_header(PEER, PEER, 6, 32 + 1208 * 3 + 1) + tcp + bytes(1208 * 3 + 1)) == 4
+    assert parts(one + bytes(6 * len(one))) == 7  # where not all was kept
     assert parts(bubble(PEER, PEER) + nonce_trailer(b"\1\2\3\4")) == 1
 
 
@@ -183,13 +184,24 @@ def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:
     assert found.packets[1] == pcapng.Packet(0, 10**18 + 1_234_567, b"678", True, "said")
 
 
+def test_a_packet_that_was_cut_is_still_as_long_as_it_was(tmp_path: Path) -> None:
+    one = ipv6_header(packed(ALICE), PEER, 17, 1000) + bytes(1000)
+    whole = frame(one * 7)
+    packet = pcapng.Packet(0, 10**18, whole[:256], True, cut=len(whole) - 256)
+    data = pcapng.document("", [pcapng.Interface(pcapng.ETHERNET)], [packet])
+    assert pcapng.read(data).packets == [packet]
+    path = tmp_path / "cut.pcapng"
+    path.write_bytes(data)
+    assert told(str(path))["packets"][0]["what"] == "7 data packets in one"
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("magic", "fraction"), [(0xA1B2C3D4, 1000), (0xA1B23C4D, 1)])
 def test_the_older_format_is_read_in_any_byte_order(order: str, magic: int, fraction: int) -> None:
     head = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, pcapng.RAW)
-    data = head + struct.pack(f"{order}IIII", 7, 5, 3, 3) + b"abc"
+    data = head + struct.pack(f"{order}IIII", 7, 5, 3, 9) + b"abc"
     assert pcapng.read(data) == pcapng.Recording(
-        [pcapng.Interface(pcapng.RAW)], [pcapng.Packet(0, 7 * 10**9 + 5 * fraction, b"abc")]
+        [pcapng.Interface(pcapng.RAW)], [pcapng.Packet(0, 7 * 10**9 + 5 * fraction, b"abc", cut=6)]
     )
     with pytest.raises(pcapng.RecordingError, match="cut short"):
         pcapng.read(data[:-1])
