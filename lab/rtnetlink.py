@@ -33,6 +33,7 @@ _NEIGHBOUR_BODY: Final = struct.Struct("=BxxxiHBB")
 _UP: Final = 1
 _NO_ARP: Final = 0x80
 _PERMANENT: Final = 0x80
+_ANYBODY: Final = 0
 _STATIC: Final = 4
 _TO_TABLE: Final = 1
 _SCOPE_LINK: Final = 253
@@ -135,10 +136,10 @@ class Rtnetlink:
         if failure is not None:
             raise failure
 
-    def addresses(self, family: int) -> Iterator[tuple[str, int]]:
-        """All addresses of a family, each with the length of its prefix."""
+    def addresses(self, family: int, index: int | None = None) -> Iterator[tuple[str, int]]:
+        """All addresses of a family, or those of an interface, each with the length of its prefix."""
         for body, attributes in self._dump(_ADDRESS, _ADDRESS_BODY.pack(family, 0, 0, 0, 0)):
-            if 1 in attributes:
+            if 1 in attributes and index in (None, _ADDRESS_BODY.unpack(body)[4]):
                 yield socket.inet_ntop(family, attributes[1]), body[1]
 
     def default_routes(self, family: int) -> Iterator[tuple[int, str | None]]:
@@ -260,6 +261,16 @@ def veth(name: str, peer: str, peer_namespace: int, *, peer_mac: str = "", maste
     return Request(f"link {name}", _LINK, _CREATE | _EXCLUSIVE, body if master is None else body + _number(10, master))
 
 
+def vxlan(name: str, number: int, remote: str, *, port: int, over: int, mtu: int, master: int | None = None) -> Request:
+    """Make an end of a VXLAN (RFC 7348) to one other host, over an interface. With a bridge's index it is a port of it,
+    and up."""
+    ends = _number(1, number) + _attribute(2, socket.inet_aton(remote)) + _number(3, over)
+    info = _attribute(18, _text(1, "vxlan") + _attribute(2, ends + _attribute(15, struct.pack("!H", port))))
+    up = 0 if master is None else _UP
+    body = _LINK_BODY.pack(0, 0, 0, up, up) + _text(3, name) + _number(4, mtu) + info
+    return Request(f"link {name}", _LINK, _CREATE | _EXCLUSIVE, body if master is None else body + _number(10, master))
+
+
 def set_up(index: int, *, mtu: int | None = None, mac: str = "", arp: bool = True) -> Request:
     """Have an interface up, with this MTU and MAC address if they are given; perhaps one that answers no ARP."""
     flags = _UP if arp else _UP | _NO_ARP
@@ -303,16 +314,16 @@ def route(
     source: str | None = None,
     present: bool = True,
 ) -> Request:
-    """Have a route, in place of any to the same destination, or none.
+    """Have a route, in place of any to the same destination, or none, whoever has made it.
 
     `kind` is unicast, blackhole or unreachable; `source` the address that a host prefers on it.
     """
     network = ip_network(destination)
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
     on_link = via is None and kind == "unicast" and network.version == 4
-    scope = (_SCOPE_LINK if on_link else 0) if present else _SCOPE_ANY
+    made_by, scope = (_STATIC, _SCOPE_LINK if on_link else 0) if present else (_ANYBODY, _SCOPE_ANY)
     body = _ROUTE_BODY.pack(
-        family, network.prefixlen, 0, 0, _BY_TABLE_ATTRIBUTE, _STATIC, scope, _TYPES[kind], 0
+        family, network.prefixlen, 0, 0, _BY_TABLE_ATTRIBUTE, made_by, scope, _TYPES[kind], 0
     ) + _number(15, table)
     if network.prefixlen:
         body += _attribute(1, network.network_address.packed)

@@ -198,7 +198,11 @@ class DockerLab(Lab):
             checks = pool.submit(start_checks)
             others = [pool.submit(begin, container) for container in made if container is not core]
             for done, each in enumerate(as_completed([begun, checks, *others]), 1):
-                each.result()
+                try:
+                    each.result()
+                except APIError as error:
+                    why = _last_words(client, shared)
+                    raise MachineError(why or f"the engine refused: {error.explanation}") from error
                 yield {"event": "progress", "what": "containers", "done": done, "total": total}
 
     @answering()
@@ -238,6 +242,16 @@ class DockerLab(Lab):
     def _first(self, filters: dict[str, Any], *, all_: bool = False) -> Running | None:
         found = engine().containers.list(all=all_, filters=filters, ignore_removed=True)
         return found[0] if found else None
+
+
+def _last_words(client: docker.DockerClient, identity: str) -> str | None:
+    """What a container said that has ended, None if it has not. Without a lab's first none of the others starts."""
+    with contextlib.suppress(APIError):
+        ended = client.containers.get(identity)
+        if ended.status == "exited":
+            text: str = ended.logs(tail=1).decode(errors="replace").strip()
+            return text.removeprefix("teredo-lab: ")
+    return None
 
 
 @answering()

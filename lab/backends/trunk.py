@@ -6,12 +6,11 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
+from lab import rtnetlink
 from lab.backends.containers import Tunnel
 from lab.node import NodeError
 from lab.plan import TRUNK
+from lab.rtnetlink import Rtnetlink
 
 _PORT: Final = 4789
 _LINK_MTU: Final = 1500
@@ -25,27 +24,28 @@ def _mac(address: str) -> str:
 def join(node: str, tunnels: Sequence[Tunnel]) -> None:
     """Make a container's ends of its links, and the bridges that join some of them. Raises NodeError."""
     try:
-        with IPRoute() as ip:
+        with Rtnetlink() as kernel:
             trunk = socket.if_nametoindex(TRUNK)
-            ip.flush_routes(oif=trunk, dst_len=0, family=socket.AF_INET)  # some engines lead out of internal networks
-            for address in ip.get_addr(family=socket.AF_INET, index=trunk):
-                ip.link("set", index=trunk, address=_mac(address.get_attr("IFA_ADDRESS")))
-            for bridge in dict.fromkeys(tunnel.bridge for tunnel in tunnels if tunnel.bridge is not None):
-                ip.link("add", ifname=bridge, kind="bridge")
+            leading_out = [index for index, _ in kernel.default_routes(socket.AF_INET) if index == trunk]
+            kernel.do(  # some engines lead out of internal networks
+                *(rtnetlink.route("0.0.0.0/0", index, present=False) for index in leading_out),
+                *(rtnetlink.set_up(trunk, mac=_mac(own)) for own, _ in kernel.addresses(socket.AF_INET, trunk)),
+                *map(rtnetlink.bridge, dict.fromkeys(each.bridge for each in tunnels if each.bridge is not None)),
+            )
             for tunnel in tunnels:
-                ip.link(
-                    "add",
-                    ifname=tunnel.interface,
-                    kind="vxlan",
-                    vxlan_id=tunnel.vni,
-                    vxlan_group=tunnel.remote,
-                    vxlan_port=_PORT,
-                    vxlan_link=trunk,
-                    mtu=_LINK_MTU,
+                bridge = None if tunnel.bridge is None else socket.if_nametoindex(tunnel.bridge)
+                kernel.do(
+                    rtnetlink.vxlan(
+                        tunnel.interface,
+                        tunnel.vni,
+                        tunnel.remote,
+                        port=_PORT,
+                        over=trunk,
+                        mtu=_LINK_MTU,
+                        master=bridge,
+                    ),
+                    rtnetlink.neighbour(trunk, tunnel.remote, _mac(tunnel.remote)),
                 )
-                if tunnel.bridge is not None:
-                    index = socket.if_nametoindex(tunnel.interface)
-                    ip.link("set", index=index, master=socket.if_nametoindex(tunnel.bridge), state="up")
-                ip.neigh("replace", dst=tunnel.remote, lladdr=_mac(tunnel.remote), ifindex=trunk, state="permanent")
-    except (NetlinkError, OSError) as error:
-        raise NodeError(f"{node}: the kernel refused a link over {TRUNK} (does it have VXLAN?): {error}") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise NodeError(f"{node}: the kernel refused a link over {TRUNK} (does it have VXLAN?): {why}") from error

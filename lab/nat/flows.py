@@ -7,10 +7,6 @@ import subprocess
 from collections.abc import Iterator, Set
 from typing import Any
 
-from pyroute2 import IPSet
-from pyroute2.conntrack import Conntrack
-from pyroute2.netlink.exceptions import NetlinkError
-
 from lab.nat.kinds import Filtering, Mapping, NatBehaviour, PortChoice
 from lab.nat.nftables import TABLE
 from lab.plan import Firewall
@@ -29,6 +25,8 @@ def mappings(in_maps: bool) -> list[dict[str, Any]]:
     if in_maps:
         rows = _mapped()
     else:
+        from pyroute2.conntrack import Conntrack  # noqa: PLC0415 - slow to import, and few nodes need it
+
         with Conntrack() as table:
             rows = [row for entry in table.dump_entries() if (row := _mapping(entry)) is not None]
     return sorted(rows, key=lambda row: (row["inside"], row["remote"]))
@@ -76,6 +74,9 @@ def forget_remotes(behaviour: NatBehaviour, firewall: Firewall, keep: Set[str]) 
 
     Mappings stay: this makes the paths between clients cold again without touching the clients' addresses.
     """
+    from pyroute2.conntrack import Conntrack  # noqa: PLC0415 - as above
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
+
     with Conntrack() as table:
         for entry in list(table.dump_entries()):
             if entry.tuple_orig.proto == _UDP and not keep & {entry.tuple_orig.daddr, entry.tuple_orig.saddr}:
@@ -86,8 +87,7 @@ def forget_remotes(behaviour: NatBehaviour, firewall: Firewall, keep: Set[str]) 
     if firewall.in_maps:
         _forget_elements(behaviour, keep)
     elif "create seen " in firewall.ipset:
-        with IPSet() as sets:
-            sets.flush("seen")
+        subprocess.run(("ipset", "flush", "seen"), check=True)
 
 
 def _forget_elements(behaviour: NatBehaviour, keep: Set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,14 @@ from typing import Any
 import docker
 import pytest
 
+from lab.backends.docker import DockerLab
 from lab.backends.engine import LABEL, image
+from lab.plan import Route
+from lab.planner import plan
+from lab.state import MachineError
+from lab.topology.changes import pinned
+from lab.topology.load import load
+from lab.topology.rules import INTERNET
 from tests.e2e.labs import COMMAND, SMALL, cli
 
 pytestmark = [pytest.mark.docker, pytest.mark.alone]
@@ -90,6 +98,27 @@ def test_up_is_idempotent_and_names_are_unique_over_backends(small: Path) -> Non
         assert "other backend" in refused.stderr
     finally:
         cli("down", "--name", name, check=True)
+
+
+def test_the_error_is_of_the_node_that_cannot_be_and_not_of_those_that_need_it(
+    small: Path, client: docker.DockerClient
+) -> None:
+    topology = load(small)
+    planned = plan(topology)
+    core = planned.node(INTERNET)
+    lost = core.model_copy(update={"routes": (*core.routes, Route(destination="10.9.0.0/16", via="203.0.113.99"))})
+    nodes = tuple(lost if node is core else node for node in planned.nodes)
+    described = pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    lab = DockerLab(planned.name)
+    try:
+        # It ends before the others start, or after it.
+        reports = list(lab.launch(planned.model_copy(update={"nodes": nodes}), described, measure=False))
+        why = reports[-1]["why"]
+    except MachineError as error:
+        why = str(error)
+        assert of_labs(client) == []
+    lab.down()
+    assert re.search(r"internet: .* route 10\.9\.0\.0/16: Network is unreachable", why)
 
 
 def test_exec_returns_what_the_command_does(small: Path) -> None:

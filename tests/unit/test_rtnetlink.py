@@ -74,6 +74,38 @@ def test_links_are_made_with_their_ends() -> None:
     assert not any(each.get("addr_info") for each in found["v6"])
 
 
+def test_a_vxlan_leads_over_a_link_to_one_other_host() -> None:
+    def work() -> Any:
+        _, over = linked()
+        with Rtnetlink() as kernel:
+            kernel.do(
+                rtnetlink.vxlan("far", 7, "192.0.2.9", port=4789, over=over, mtu=1300),
+                rtnetlink.vxlan(
+                    "port", 8, "192.0.2.8", port=4789, over=over, mtu=1300, master=socket.if_nametoindex("lan")
+                ),
+            )
+        return {each["ifname"]: each for each in shown("-details", "link")}
+
+    found = apart(work)
+    facts = found["far"]["linkinfo"]["info_data"]
+    assert (facts["id"], facts["remote"], facts["port"], facts["link"]) == (7, "192.0.2.9", 4789, "other")
+    assert (found["far"]["mtu"], found["far"].get("master"), "UP" in found["far"]["flags"]) == (1300, None, False)
+    assert (found["port"]["master"], "UP" in found["port"]["flags"]) == ("lan", True)
+
+
+def test_a_route_that_another_program_made_can_be_removed() -> None:
+    def work() -> Any:
+        _, index = linked()
+        with Rtnetlink() as kernel:
+            kernel.do(rtnetlink.address(index, "192.0.2.1/24"))
+            subprocess.run(("/sbin/ip", "route", "add", "default", "via", "192.0.2.9", "proto", "boot"), check=True)
+            kernel.do(rtnetlink.route("0.0.0.0/0", index, present=False))
+            only = [list(kernel.addresses(socket.AF_INET, each)) for each in (index, index + 100)]
+        return [[each["dst"] for each in shown("route")], only]
+
+    assert apart(work) == [["192.0.2.0/24"], [[["192.0.2.1", 24]], []]]
+
+
 def test_addresses_neighbours_routes_and_rules_come_and_go() -> None:
     def work() -> Any:
         _, index = linked()
