@@ -6,6 +6,8 @@ What a capture sees goes this way, and as text it would cost more than all else 
 from __future__ import annotations
 
 import json
+import os
+import select
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
@@ -15,26 +17,35 @@ _SIZE: Final = "bytes of data"
 
 def encode(answer: dict[str, Any]) -> bytes:
     """An answer as it goes on its way."""
+    return b"".join(_parts(answer))
+
+
+def send(descriptor: int, answer: dict[str, Any]) -> None:
+    """Write an answer to a descriptor, also to one that does not block. Raises OSError if nobody reads it any more."""
+    parts = [memoryview(part) for part in _parts(answer)]
+    while parts:
+        try:
+            written = os.writev(descriptor, parts)
+        except BlockingIOError:
+            select.select((), (descriptor,), ())
+            continue
+        while parts and written >= len(parts[0]):
+            written -= len(parts.pop(0))
+        if parts:
+            parts[0] = parts[0][written:]
+
+
+def _parts(answer: dict[str, Any]) -> list[bytes | memoryview]:
     if _DATA not in answer:
-        return json.dumps(answer).encode() + b"\n"
-    data: bytes = answer[_DATA]
+        return [json.dumps(answer).encode() + b"\n"]
+    data: bytes | memoryview = answer[_DATA]
     rest = {key: value for key, value in answer.items() if key != _DATA}
-    return b"%b\n%b" % (json.dumps({**rest, _SIZE: len(data)}).encode(), data)
-
-
-def decode(line: bytes) -> tuple[dict[str, Any], int]:
-    """What a line says, and how many bytes are behind it that belong to it. Raises ValueError."""
-    answer: dict[str, Any] = json.loads(line)
-    return answer, answer.pop(_SIZE, 0)
-
-
-def whole(answer: dict[str, Any], data: bytes) -> dict[str, Any]:
-    """An answer with its data."""
-    return {**answer, _DATA: data}
+    return [json.dumps({**rest, _SIZE: len(data)}).encode() + b"\n", data]
 
 
 def read(stream: BinaryIO) -> Iterator[dict[str, Any]]:
     """The answers of a stream until its end. Raises ValueError where one is none."""
     for line in stream:
-        answer, size = decode(line)
-        yield whole(answer, stream.read(size)) if size else answer
+        answer: dict[str, Any] = json.loads(line)
+        size = answer.pop(_SIZE, 0)
+        yield {**answer, _DATA: stream.read(size)} if size else answer

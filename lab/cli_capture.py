@@ -78,7 +78,8 @@ def capture(
     cast = cast_of(lab)
     taps = cast.taps(_links(cast, link or [], pair), tunnels=tunnel)
     with _written(file) as stream:
-        running = Capture(lab, taps, cast.interface, keeping(snaplen))
+        patient = file not in (None, _STANDARD_OUTPUT) and count is None
+        running = Capture(lab, taps, cast.interface, keeping(snaplen), patient=patient)
         os.nice(_NICE)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: running.end())

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lab import answers, unix
@@ -161,7 +162,7 @@ class Supervisor:
                 case "check":
                     await self._check(send, request)
                 case "capture":
-                    await self._capture(send, request)
+                    await self._capture(send, writer, request)
                 case "end-capture":
                     if request["which"] in self._captures:
                         os.write(self._captures[request["which"]], b".")
@@ -290,13 +291,19 @@ class Supervisor:
 
         return await asyncio.to_thread(look)
 
-    async def _capture(self, send: Callable[[dict[str, Any]], Any], request: dict[str, Any]) -> None:
-        """Pass on what is seen on links, until somebody asks for the end, or nobody listens any more."""
+    async def _capture(
+        self, send: Callable[[dict[str, Any]], Any], writer: asyncio.StreamWriter, request: dict[str, Any]
+    ) -> None:
+        """Have told what is seen on links, until somebody asks for the end, or nobody listens any more.
+
+        It goes to who asked without a detour over this process, which would cost more than all else here.
+        """
         reading, writing = os.pipe()
         self._captures[request["which"]] = writing
+        tell = partial(answers.send, writer.get_extra_info("socket").fileno())
         places = self._nodes.places
         try:
-            await self._apart("capture", lambda tell: tapping.run(places, request, tell, reading), send)
+            await self._apart("capture", lambda _: tapping.run(places, request, tell, reading), send)
         finally:
             os.write(writing, b".")
             del self._captures[request["which"]]
@@ -328,9 +335,7 @@ class Supervisor:
         last: dict[str, Any] = {}
         async with lines(results) as stream:
             async for line in stream:
-                last, size = answers.decode(line)
-                if size:
-                    last = answers.whole(last, await stream.readexactly(size))
+                last = json.loads(line)
                 if last["event"] != "done":
                     await send(last)
         if last.get("event") != "done":

@@ -6,6 +6,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
@@ -20,12 +21,19 @@ from lab.topology.model import Topology
 
 _END: Final = None
 _BY_TIME: Final = attrgetter("at")
-_AHEAD: Final = 2048
+_AHEAD: Final = 4096
 """Blocks of packets that wait for whoever works on them; beyond these the kernel counts packets as lost."""
+
+_PATIENCE: Final = _AHEAD * 3 // 4
+"""How many of these may wait for the end of a burst."""
+
+_LOOK: Final = 0.1
+_FAST: Final = 1 << 20
+"""Bytes in the time of a look: where more come, who is patient waits."""
 
 
 _FRAME: Final = 1514
-_HEADERS: Final = 256
+_HEADERS: Final = 160
 _ALL: Final = 1 << 18
 """Bytes: of the longest frame that a link takes in one, of the headers of data, and more than any packet has."""
 
@@ -69,7 +77,8 @@ class Capture:
 
     `named` says how a recording shall have a tap whose link is of that kind; `expression` is a filter of classic BPF. A
     tap whose interface is not there is left out. A thread takes the packets in, so that none gets lost while others are
-    worked on. Raises StateError.
+    worked on. Who is `patient` gets those of a burst when it is over, or when most of the room for them is full: what
+    is done with packets then takes no time from what sends them. Raises StateError.
     """
 
     def __init__(
@@ -78,8 +87,12 @@ class Capture:
         taps: Sequence[Tap],
         named: Callable[[Tap, int], pcapng.Interface],
         expression: Sequence[Sequence[int]] = (),
+        *,
+        patient: bool = False,
     ) -> None:
         self._lab = lab
+        self._patient = patient
+        self._taken = 0
         self._held: list[pcapng.Packet] = []
         self._which = os.urandom(8).hex()
         self._news: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(_AHEAD)
@@ -96,6 +109,8 @@ class Capture:
         try:
             for answer in answers:
                 self._news.put(answer)
+                self._taken += len(answer.get("data", ()))
+            self._patient = False
             self._news.put(_END)
         except BaseException as error:  # whoever waits is to have it
             self._news.put(error)
@@ -108,6 +123,7 @@ class Capture:
     def passed(self, timeout: float | None = None) -> Iterator[Passed]:
         """What passes, as it comes, until the end or for so many seconds without news. Raises StateError."""
         while True:
+            self._let_pass()
             try:
                 news = self._news.get(timeout=timeout)
             except queue.Empty:
@@ -123,6 +139,13 @@ class Capture:
             else:
                 lost = {self._numbers[int(tap)]: count for tap, count in news["lost"].items()}
                 yield Passed(news["now"], self._until(news["now"]), lost)
+
+    def _let_pass(self) -> None:
+        while self._patient and self._news.qsize() < _PATIENCE:
+            before = self._taken
+            time.sleep(_LOOK)
+            if self._taken - before < _FAST:
+                return
 
     def _until(self, now: int | None) -> list[pcapng.Packet]:
         """Of the packets that are held back, those of before this time, or all; in their order."""

@@ -57,16 +57,17 @@ class Ring:
         request = struct.pack("@7I", _BLOCK, self._blocks, _FRAME, size // _FRAME, _LOOK, 0, 0)
         packets.setsockopt(_SOL_PACKET, _RX_RING, request)
         self._memory = mmap.mmap(packets.fileno(), size)
+        self._view = memoryview(self._memory)
         self._next = 0
 
-    def waiting(self) -> Iterator[bytes]:
-        """The blocks that have been handed over, oldest first."""
+    def waiting(self) -> Iterator[memoryview]:
+        """The blocks that have been handed over, oldest first; each is the kernel's again once the next is wanted."""
         for _ in range(self._blocks):  # not for ever, should they come faster than they can be read
             start = self._next * _BLOCK
             status, _, _, size = _BLOCK_HEAD.unpack_from(self._memory, start + _STATUS)
             if not status & _TO_USER:
                 return
-            yield self._memory[start : start + size]
+            yield self._view[start : start + size]
             struct.pack_into("=I", self._memory, start + _STATUS, _TO_KERNEL)
             self._next = (self._next + 1) % self._blocks
 

@@ -27,7 +27,10 @@ HOLD: Final = 2 * LATEST
 follow that came before."""
 
 _BEAT: Final = 0.1
-"""Seconds at most between two tellings, so that who listens knows how far time has come."""
+"""Seconds between two tellings of how far time has come."""
+
+_PAUSE: Final = 0.02
+"""Seconds in which blocks gather: to be woken for each would take time from what sends them."""
 
 Tell = Callable[[dict[str, Any]], None]
 Expression = Sequence[Sequence[int]]
@@ -46,8 +49,8 @@ class _Tap:
         self.socket.bind((interface, _ETH_P_ALL))
         self.link_type = ETHERNET if self.socket.getsockname()[3] == _ARPHRD_ETHER else RAW
 
-    def waiting(self) -> Iterator[bytes]:
-        """The blocks of packets that have come, oldest first. Raises OSError."""
+    def waiting(self) -> Iterator[memoryview]:
+        """The blocks of packets that have come, oldest first, each until the next is asked for. Raises OSError."""
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.ENETDOWN):  # said once when the interface goes down; it may come up again
             raise OSError(error, os.strerror(error))
@@ -71,7 +74,7 @@ def run(places: Places, request: dict[str, Any], tell: Tell, ending: int) -> Non
                 raise
             taps.append(None)
     tell({"event": "capturing", "links": [None if tap is None else tap.link_type for tap in taps]})
-    with contextlib.suppress(BrokenPipeError):  # nobody listens any more
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody listens any more
         _tell_all({number: tap for number, tap in enumerate(taps) if tap is not None}, tell, ending)
 
 
@@ -82,14 +85,17 @@ def _tell_all(taps: dict[int, _Tap], tell: Tell, ending: int) -> None:
     for descriptor in numbers:
         poll.register(descriptor, select.EPOLLIN)
     ended = False
+    told = 0.0
     while not ended:
         ready = {descriptor for descriptor, _ in poll.poll(_BEAT)}
         now = time.time_ns()
         if ending in ready:
             ended = True
-            time.sleep(HOLD / 1e9)
+        time.sleep(HOLD / 1e9 if ended else _PAUSE)
         for number in taps if ended else (numbers[each] for each in ready):
             for block in taps[number].waiting():
                 tell({"event": "packets", "tap": number, "data": block})
-        lost = {number: lost for number, tap in taps.items() if (lost := tap.ring.lost())}
-        tell({"event": "now", "now": now - HOLD, "lost": lost})
+        if ended or time.monotonic() >= told + _BEAT:
+            told = time.monotonic()
+            lost = {number: lost for number, tap in taps.items() if (lost := tap.ring.lost())}
+            tell({"event": "now", "now": now - HOLD, "lost": lost})

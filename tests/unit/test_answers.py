@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import struct
+import threading
 from typing import Any
 
 import pytest
@@ -24,6 +25,30 @@ SENT = b"".join(map(answers.encode, ANSWERS))
 
 def test_answers_come_out_as_they_went_in() -> None:
     assert [*answers.read(io.BytesIO(SENT))] == ANSWERS
+
+
+def test_answers_are_written_whole_also_where_nothing_blocks() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    ours.setblocking(False)
+
+    def write() -> None:
+        with ours:
+            for answer in ANSWERS:
+                answers.send(ours.fileno(), answer)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    with theirs, theirs.makefile("rb") as stream:
+        assert [*answers.read(stream)] == ANSWERS
+    writing.join()
+
+
+def test_who_writes_learns_that_nobody_reads_any_more() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(BrokenPipeError):
+        answers.send(ours.fileno(), ANSWERS[1])
 
 
 def output(*frames: tuple[int, bytes]) -> io.BufferedReader:
