@@ -112,7 +112,7 @@ struct map inside SECTION("maps") = {LPM_TRIE, 20, 1, 256, NO_PREALLOC};
 const char _license[] SECTION("license") = "Apache-2.0";
 const char _source[] SECTION("source") = SOURCE;
 
-static const u64 VALIDITY = 30000000000; // RFC 4380 section 5.2.4
+static const s64 VALIDITY = 30000000000; // RFC 4380 section 5.2.4
 static const u64 SETTLING = 50000000;
 
 INLINE u16 fold(u64 sum)
@@ -180,7 +180,7 @@ INLINE struct entry *trusted(const u8 *address, u64 now, u32 *at)
 		return 0;
 	*at = *slot;
 	struct entry *entry = map_lookup(&entries, at);
-	if (!entry || now - entry->heard >= VALIDITY)
+	if (!entry || (s64)(now - entry->heard) >= VALIDITY) // another processor may have heard it since
 		return 0;
 	const u32 *one = (const u32 *)entry->peer, *other = (const u32 *)address;
 	return one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3] ? entry : 0;
