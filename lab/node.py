@@ -95,7 +95,15 @@ def _interface(index: int, interface: Interface) -> Iterator[Request]:
 
 def _route(route: Route, indexes: Mapping[str, int], *, present: bool = True) -> Request:
     index = None if route.interface is None else indexes[route.interface]
-    return rtnetlink.route(route.destination, index, via=route.via, kind=route.kind, table=route.table, present=present)
+    return rtnetlink.route(
+        route.destination,
+        index,
+        via=route.via,
+        kind=route.kind,
+        table=route.table,
+        metric=route.metric,
+        present=present,
+    )
 
 
 def apply_firewall(node: str, firewall: Firewall) -> None:

@@ -71,6 +71,7 @@ class Route(_Frozen):
     via: str | None = None
     kind: Literal["unicast", "blackhole", "unreachable"] = "unicast"
     table: int = 254
+    metric: int | None = None  # the least wins
 
 
 class Neighbour(_Frozen):

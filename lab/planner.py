@@ -37,6 +37,9 @@ TUN: Final = "teredo"
 WAN: Final = "wan"
 LAN: Final = "lan"
 TEREDO: Final = "2001::/32"
+_WITHOUT_RELAY: Final = Route(destination=TEREDO, kind="unreachable", metric=1 << 16)
+"""A relay's, while its program does not run: its default route would lead packets back to where they come from."""
+
 WEB_PORT: Final = 80
 
 _COMMON: Final = {
@@ -250,7 +253,7 @@ def _relay(topology: Topology, name: str, relay: Relay, addresses: Addresses) ->
         program=relay.program,
         interfaces=(link,),
         sysctls=_COMMON | _FORWARD_IPV6,
-        routes=routes,
+        routes=(*routes, _WITHOUT_RELAY),
         programs=(_teredo(relay.program, "relay", options),),
     )
 

@@ -19,6 +19,8 @@ def test_a_stopped_relay_is_found_with_the_pairs_that_suffer(start: Start, tmp_p
     lab = start(SMALL)
     lab.exec("relay", "pkill", "-TERM", "-x", "relay:relay")
     lab.wait_for(lambda nodes: nodes["relay"]["state"] == "failed")
+    ping = lab.exec("web", "ping", "-6", "-n", "-c", "1", "-w", "5", lab.address("alice"), check=False)
+    assert "Destination unreachable: No route" in ping.stdout, "packets circle between the relay and the core"
     report = tmp_path / "report.xml"
     result = cli("check", "--name", lab.name, "--junit", str(report))
     assert result.returncode == 1

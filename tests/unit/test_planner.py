@@ -188,6 +188,11 @@ def test_a_host_without_ipv4(small: Plan) -> None:
     )
 
 
+def test_a_relay_sends_nothing_back_while_its_program_does_not_run(small: Plan) -> None:
+    for name in ("relay", "second"):
+        assert small.node(name).routes[-1] == route("2001::/32", kind="unreachable", metric=65536)
+
+
 def test_a_host_that_is_its_own_relay(small: Plan) -> None:
     alone = small.node("alone")
     assert alone.sysctls == COMMON
