@@ -33,6 +33,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_BOM = "\ufeff"
+
 
 def _known_language(language: str | None) -> str | None:
     if language is not None and language not in LANGUAGES:
@@ -266,7 +268,9 @@ def results(
 ) -> None:
     """Print results, yours or a class's: a row for each learner and lesson.
 
-    Example: `teredo-lab workshop results --csv --from class/ > results.csv`
+    A file of CSV begins with a byte order mark, by which spreadsheets know UTF-8.
+
+    Example: `teredo-lab workshop results --from class/ -o results.csv`
     """
     lessons = [each.id for each in entries()]
     try:
@@ -276,7 +280,7 @@ def results(
     told: Callable[[], str] = (
         (lambda: json.dumps(progress.rows(learners, lessons), indent=2) + "\n")
         if as_json
-        else (lambda: progress.table(learners, lessons))
+        else (lambda: (_BOM if output is not None else "") + progress.table(learners, lessons))
     )
     write(output, told)
     if output is None:

@@ -6,6 +6,7 @@ import csv
 import getpass
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -98,13 +99,21 @@ def put(path: Path, text: str) -> None:
 
 
 def gathered(place: Path) -> list[Progress]:
-    """The progress in each JSON file of a directory or below it, by learner. Raises ProgressError."""
+    """The progress in each JSON file of a directory or below it, by learner. Raises ProgressError.
+
+    Learners of one name have the paths of their files beside it.
+    """
     if not place.is_dir():
         raise ProgressError(f"{place} is no directory; give the one with the learners' workshop.json")
     paths = sorted(place.rglob("*.json"))
     if not paths:
         raise ProgressError(f"there is no .json in {place}; gather the learners' workshop.json there")
-    return sorted(map(read, paths), key=lambda progress: progress.learner)
+    found = {path: read(path) for path in paths}
+    names = Counter(each.learner for each in found.values())
+    for path, each in found.items():
+        if names[each.learner] > 1:
+            each.learner = f"{each.learner} ({path.relative_to(place)})"
+    return sorted(found.values(), key=lambda progress: progress.learner)
 
 
 def rows(learners: Iterable[Progress], lessons: Sequence[str]) -> list[dict[str, Any]]:

@@ -286,6 +286,22 @@ def test_a_class_has_its_results_in_one_table(tmp_path: Path) -> None:
     assert tuple(rows[0]) == progress.COLUMNS
 
 
+def test_learners_of_one_name_are_told_apart_by_their_files(tmp_path: Path) -> None:
+    for seat, name in (("1", "root"), ("2", "root"), ("3", "ana")):
+        progress.put(tmp_path / seat / "workshop.json", Progress(learner=name).model_dump_json())
+    names = [each.learner for each in progress.gathered(tmp_path)]
+    assert names == ["ana", "root (1/workshop.json)", "root (2/workshop.json)"]
+
+
+def test_a_file_of_results_says_that_it_is_utf_8(tmp_path: Path) -> None:
+    progress.put(tmp_path / "class" / "workshop.json", Progress(learner="Ana-María").model_dump_json())
+    file = tmp_path / "results.csv"
+    assert run("results", "--from", str(tmp_path / "class"), "-o", str(file))[0] == 0
+    assert file.read_bytes().startswith("\ufefflearner,".encode())
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        assert {row["learner"] for row in csv.DictReader(stream)} == {"Ana-María"}
+
+
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
     text = progress.table([Progress(learner='=HYPERLINK("x")'), Progress(learner="Ana-María")], ["01-nat"])
     assert [row["learner"] for row in csv.DictReader(io.StringIO(text))] == ['\'=HYPERLINK("x")', "Ana-María"]
