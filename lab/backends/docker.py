@@ -210,14 +210,16 @@ class DockerLab(Lab):
         """Make those containers anew that another plan wants with other sysctls; returns their nodes' names."""
         client = engine()
         fresh = []
-        for container in containers(plan, self._subnet()):
+        made = containers(plan, self._subnet())
+        for container in made:
             running = self._container(container.name)
             if running is None or running.attrs["HostConfig"].get("Sysctls") == container.sysctls:
                 continue
             host = running.attrs["HostConfig"]
             (network,) = running.attrs["NetworkSettings"]["Networks"]
             remove(client.api, str(running.id))
-            start(client.api, client.api.start, container, network, host["IpcMode"])
+            watched = len(made) < WATCHED
+            start(client.api, client.api.start, container, network, host["IpcMode"], watched=watched)
             fresh.append(container.name)
         return fresh
 
