@@ -15,7 +15,7 @@ from rich.progress import track
 from lab.bench import capturing, containers, datapath, labs, mininet, server
 from lab.bench.report import compared, markdown, show
 from lab.bench.section import Section
-from lab.console import BAD_INPUT, FAILED, fail, write
+from lab.console import BAD_INPUT, FAILED, fail, writable, write
 from lab.environment import machine
 
 _ALL = (
@@ -43,6 +43,7 @@ def main(
     """Measure how fast labs come up, data go and servers are; medians, and ratios to references of the same run."""
     if unknown := set(only or ()) - _SECTIONS.keys():
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
+    writable(page)
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]
     sections: dict[str, Any] = {}
     for section in wanted:
@@ -88,7 +89,7 @@ def _measured(section: Section, runs: int, before: dict[str, Any], *, quiet: boo
             row[ratio.name] = row[ratio.figure] / other[ratio.figure]
     medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
     aims = {aim.figure: aim.bounds for aim in section.aims}
-    return {"title": section.title, "medians": medians, "aims": aims, "runs": rows}
+    return {"title": section.title, "medians": medians, "aims": aims, "runs": rows, "note": section.note}
 
 
 if __name__ == "__main__":

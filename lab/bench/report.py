@@ -50,6 +50,8 @@ def show(report: dict[str, Any]) -> None:
         for row in _rows(section):
             table.add_row(*row, style="red" if row[-1].endswith("missed") else None)
         console.print(table)
+        if section["note"]:
+            console.print(section["note"], style="dim", highlight=False, markup=False)
 
 
 def compared(medians: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -75,7 +77,7 @@ def markdown(report: dict[str, Any], plots: dict[str, str]) -> str:
             lines.append(f"![{section['title']}]({plots[name]})\n")
         lines += ["| | median | least | most | aim |", "|---|---:|---:|---:|---|"]
         lines += [f"| {' | '.join(row)} |" for row in _rows(section)]
-        lines.append("")
+        lines += ["", f"{section['note']}\n"] if section["note"] else [""]
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ class Section:
 
     `once` measures them once, with a directory for its files; it raises RuntimeError. `lacking` gets ready what shall
     not be measured, and says why a section has to be left out, if so. `ratios` are of figures to those of sections
-    before; they are left out where those are.
+    before; they are left out where those are. `note` is what a reader of the figures has to know.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Section:
     lacking: Callable[[], str | None] = _nothing
     aims: tuple[Aim, ...] = ()
     ratios: tuple[Ratio, ...] = ()
+    note: str = ""
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -59,7 +59,7 @@ _libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.
 
 
 class Incoming:
-    """Room for a batch of datagrams. `heads`, `names` and `messages` are what came last.
+    """Room for a batch of datagrams over IPv4. `heads`, `names` and `messages` are what came last.
 
     The first `head` bytes of each datagram lie beside those of the others; what goes beyond lies apart.
     """

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,31 @@ def test_memory_is_that_of_a_process_and_all_below_it() -> None:
 def test_the_lab_in_containers_is_of_20() -> None:
     planned = plan(parse(TOPOLOGY.encode(), "bench", "bench"))
     assert len(containers(planned, ipaddress.IPv4Network("10.0.0.0/24"))) + len(["the checks"]) == 20
+
+
+def test_a_receiver_counts_what_comes_and_ends_well() -> None:
+    """Also when it has been given more than one batch: the kernel tells how long senders' addresses were."""
+    flood = (sys.executable, "-m", "lab.bench.flood")
+    receiver = subprocess.Popen((*flood, "receive"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert receiver.stdin is not None
+    assert receiver.stdout is not None
+
+    def received() -> int:
+        assert receiver.stdin is not None
+        assert receiver.stdout is not None
+        receiver.stdin.write("\n")
+        receiver.stdin.flush()
+        return int(json.loads(receiver.stdout.readline())["received"])
+
+    received()
+    send = (*flood, "send", "::1", "--rate", "20000", "--seconds", "0.2")
+    sent = json.loads(subprocess.run(send, capture_output=True, check=True).stdout)["sent"]
+    count = 0
+    while more := received():
+        count += more
+    receiver.communicate()
+    assert receiver.returncode == 0
+    assert 512 < count <= sent
 
 
 def test_figures_are_medians_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +149,28 @@ def test_a_run_that_fails_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run("--only", "b", monkeypatch=monkeypatch, sections=(Section("a", "A lab", lambda _: {}),))
     assert (code, "there is no section b; there are a" in err) == (2, True)
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured: list[Path] = []
+
+    def once(directory: Path) -> dict[str, float]:
+        measured.append(directory)
+        return {}
+
+    bad = tmp_path / "nowhere" / "page.md"
+    code, _, err = run("--markdown", str(bad), monkeypatch=monkeypatch, sections=(Section("a", "A lab", once),))
+    assert (code, "cannot write" in err, measured) == (2, True, [])
+
+
+def test_what_a_reader_has_to_know_stands_below_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    section = Section("a", "a lab", lambda _: {"up": 1.0}, note="Two cores share it.")
+    _, out, _ = run("--runs", "1", "--markdown", str(page), monkeypatch=monkeypatch, sections=(section,))
+    assert "Two cores share it." in out
+    assert page.read_text().endswith("| up | 1 | 1 | 1 |  |\n\nTwo cores share it.\n")
 
 
 def test_aims_are_judged_by_medians(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
