@@ -22,10 +22,10 @@ lab-up: for-labs for-$(BACKEND) ## Bring a lab up and check who reaches whom. It
 lab-down: ## Take all of your labs down. Nothing of them is left.
 	@if [ -x $(BIN)/teredo-lab ]; then $(BIN)/teredo-lab down --all; else echo 'nothing was up: there is no .venv yet'; fi
 
-# Most tests wait more than they compute, so two run at a time. Those that look at the whole machine come after them, alone.
+# Most tests wait more than they compute, so some run at a time. Those that look at the whole machine come after them, alone.
 # Exit code 5 of pytest: ARGS wants none of these.
 test: for-tests with-docker ## Run all tests. ARGS goes to pytest: ARGS='-k relay -x'.
-	@$(BIN)/pytest -n 2 --dist worksteal -m 'not alone and not large' $(ARGS); first=$$?; \
+	@$(BIN)/pytest -n 3 --dist worksteal -m 'not alone and not large' $(ARGS); first=$$?; \
 	$(BIN)/pytest -m 'alone and not large' $(ARGS); second=$$?; \
 	case $$first-$$second in 0-0 | 0-5 | 5-0) ;; *) exit 1 ;; esac
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _STANDARD_OUTPUT = Path("-")
 
+_MUCH = 1 << 24
+"""Bytes that take a second or more to be written."""
+
 _NICE = 10
 """How far what is done with packets stands back behind what passes them; the thread that takes them in does not."""
 
@@ -82,7 +85,7 @@ def capture(
         running = Capture(lab, taps, cast.interface, keeping(snaplen), patient=patient)
         os.nice(_NICE)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: running.end())
+            signal.signal(number, lambda *_: _end(running))
         if seconds is not None:
             timer = threading.Timer(seconds, running.end)
             timer.daemon = True
@@ -98,6 +101,13 @@ def capture(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         finally:
             running.end()
+
+
+def _end(running: Capture) -> None:
+    """End it, and say so where that takes a while."""
+    running.end()
+    if running.waiting > _MUCH:
+        err.print(f"writing {running.waiting >> 20} MB that have been seen …", style="dim", highlight=False)
 
 
 def _links(cast: Cast, names: Sequence[str], pair: tuple[str, str] | None) -> Sequence[str]:

@@ -92,7 +92,7 @@ class Capture:
     ) -> None:
         self._lab = lab
         self._patient = patient
-        self._taken = 0
+        self._taken = self._worked = 0
         self._held: list[pcapng.Packet] = []
         self._which = os.urandom(8).hex()
         self._news: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(_AHEAD)
@@ -115,6 +115,11 @@ class Capture:
         except BaseException as error:  # whoever waits is to have it
             self._news.put(error)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of packets that have been taken in, and not been worked on."""
+        return self._taken - self._worked
+
     def end(self) -> None:
         """Ask for the end: what has passed until now still comes."""
         with contextlib.suppress(RefusedError, StateError):  # it has ended by itself, perhaps with its lab
@@ -135,6 +140,7 @@ class Capture:
             if isinstance(news, BaseException):
                 raise news
             if news["event"] == "packets":
+                self._worked += len(news["data"])
                 self._held += packets(news["data"], self._numbers[news["tap"]])
             else:
                 lost = {self._numbers[int(tap)]: count for tap, count in news["lost"].items()}

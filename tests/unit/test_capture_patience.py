@@ -58,8 +58,10 @@ def test_a_burst_is_left_alone_until_it_is_over(patient: bool, looks: int, monke
     lab.put({"event": "now", "now": 7, "lost": {}})
     assert next(capture.passed()).now == 7
     assert len(slept) == looks
+    assert capture.waiting == (3 * len(EMPTY) if patient else 0)
     lab.put(None)
     assert [*capture.passed()] == []
+    assert capture.waiting == 0
 
 
 def test_a_burst_that_does_not_end_is_worked_on_when_much_of_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
