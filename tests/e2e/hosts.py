@@ -64,7 +64,8 @@ def routes(lab: RunningLab, node: NodePlan) -> None:
         version = ipaddress.ip_network(route.destination).version
         command = f"ip -{version} -json route show table {route.table} %s"
         destination = "default" if route.destination in ("0.0.0.0/0", "::/0") else route.destination
-        (found,) = json.loads(host.check_output(command, destination))
+        there = json.loads(host.check_output(command, destination))
+        (found,) = [each for each in there if route.metric in (None, each.get("metric"))]
         assert found.get("type", "unicast") == route.kind
         if route.via is not None:
             assert found["gateway"] == route.via
