@@ -280,7 +280,7 @@ def compose(
     """
     from lab.backends.compose import compose_text  # noqa: PLC0415 - slow to import
     from lab.backends.containers import room  # noqa: PLC0415
-    from lab.topology.changes import pinned  # noqa: PLC0415
+    from lab.topology.changes import described  # noqa: PLC0415
 
     try:
         network = ipaddress.IPv4Network(subnet)
@@ -290,8 +290,7 @@ def compose(
     planned = planned.model_copy(update={"topology": str(file)})  # whose place differs from machine to machine
     if network.prefixlen > room(planned):
         fail(BAD_INPUT, f"--subnet {subnet} is too small for this lab: it needs a /{room(planned)}")
-    described = pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    print(compose_text(planned, described, network), end="")
+    print(compose_text(planned, described(topology), network), end="")
 
 
 @app.command()

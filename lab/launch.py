@@ -13,7 +13,7 @@ from lab.console import BAD_INPUT, FAILED, MACHINE, fail, progress_bar
 from lab.datapath.choice import DataPath
 from lab.plan import Plan
 from lab.state import Lab, MachineError, StateError
-from lab.topology.changes import pinned
+from lab.topology.changes import described
 from lab.topology.load import TopologyError, load
 from lab.topology.model import Topology
 
@@ -36,9 +36,8 @@ def read(file: Path, name: str | None, datapath: DataPath | None = None) -> tupl
 
 def launch(topology: Topology, plan: Plan, lab: Lab, *, measure: bool, quiet: bool) -> None:
     """Start a lab and wait until its programs have been started, or leave with what went wrong."""
-    described = pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     try:
-        reports = base.launch(plan, described, lab, measure=measure)
+        reports = base.launch(plan, described(topology), lab, measure=measure)
     except (MachineError, StateError) as error:
         fail(MACHINE, error)
     try:

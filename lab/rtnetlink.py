@@ -245,20 +245,24 @@ def _ends(name: str, mac: str) -> bytes:
     return _text(3, name) + _mac(1, mac)
 
 
+def _new_link(what: str, name: str, attributes: bytes, master: int | None = None) -> Request:
+    """With a bridge's index it is a port of it, and up."""
+    up = 0 if master is None else _UP
+    port = b"" if master is None else _number(10, master)
+    body = _LINK_BODY.pack(0, 0, 0, up, up) + _ends(name, "") + attributes + port
+    return Request(f"{what} {name}", _LINK, _CREATE | _EXCLUSIVE, body)
+
+
 def bridge(name: str) -> Request:
     """Make a bridge."""
-    info = _attribute(18, _text(1, "bridge"))
-    body = _LINK_BODY.pack(0, 0, 0, 0, 0) + _ends(name, "") + info
-    return Request(f"bridge {name}", _LINK, _CREATE | _EXCLUSIVE, body)
+    return _new_link("bridge", name, _attribute(18, _text(1, "bridge")))
 
 
 def veth(name: str, peer: str, peer_namespace: int, *, peer_mac: str = "", master: int | None = None) -> Request:
     """Make a link into the namespace of this descriptor. With a bridge's index our end is a port of it, and up."""
     there = _LINK_BODY.pack(0, 0, 0, 0, 0) + _ends(peer, peer_mac) + _number(28, peer_namespace)
     info = _attribute(18, _text(1, "veth") + _attribute(2, _attribute(1, there)))
-    up = 0 if master is None else _UP
-    body = _LINK_BODY.pack(0, 0, 0, up, up) + _ends(name, "") + info
-    return Request(f"link {name}", _LINK, _CREATE | _EXCLUSIVE, body if master is None else body + _number(10, master))
+    return _new_link("link", name, info, master)
 
 
 def vxlan(name: str, number: int, remote: str, *, port: int, over: int, mtu: int, master: int | None = None) -> Request:
@@ -266,9 +270,7 @@ def vxlan(name: str, number: int, remote: str, *, port: int, over: int, mtu: int
     and up."""
     ends = _number(1, number) + _attribute(2, socket.inet_aton(remote)) + _number(3, over)
     info = _attribute(18, _text(1, "vxlan") + _attribute(2, ends + _attribute(15, struct.pack("!H", port))))
-    up = 0 if master is None else _UP
-    body = _LINK_BODY.pack(0, 0, 0, up, up) + _text(3, name) + _number(4, mtu) + info
-    return Request(f"link {name}", _LINK, _CREATE | _EXCLUSIVE, body if master is None else body + _number(10, master))
+    return _new_link("link", name, _number(4, mtu) + info, master)
 
 
 def set_up(index: int, *, mtu: int | None = None, mac: str = "", arp: bool = True) -> Request:

@@ -32,7 +32,7 @@ from lab.backends.containers import (
     room,
 )
 from lab.backends.engine import CONTROLLER, LABEL, NODE, answering, engine, ensure_images
-from lab.backends.starting import AT_ONCE, WATCHED, Act, create, create_controller, one_at_a_time, remove, start
+from lab.backends.starting import AT_ONCE, Act, create, create_controller, is_watched, one_at_a_time, remove, start
 from lab.doctor.remedies import DOCTOR
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
@@ -172,9 +172,9 @@ class DockerLab(Lab):
         measure: bool,
     ) -> Iterator[dict[str, Any]]:
         made = containers(plan, subnet)
-        total = len(made) + 1
+        total, watched = len(made) + 1, is_watched(made)
         core = next(container for container in made if container.name == INTERNET)
-        shared = create(client.api, core, network, "shareable", watched=total <= WATCHED)
+        shared = create(client.api, core, network, "shareable", watched=watched)
 
         environment = {
             controller.NAME: self.name,
@@ -193,16 +193,17 @@ class DockerLab(Lab):
 
             def begin(container: Container) -> None:
                 ipc = f"container:{shared}"
-                start(client.api, go, container, network, ipc, watched=total <= WATCHED, after=begun.result)
+                start(client.api, go, container, network, ipc, watched=watched, after=begun.result)
 
             checks = pool.submit(start_checks)
             others = [pool.submit(begin, container) for container in made if container is not core]
             for done, each in enumerate(as_completed([begun, checks, *others]), 1):
                 try:
                     each.result()
-                except APIError as error:
-                    why = _last_words(client, shared)
-                    raise MachineError(why or f"the engine refused: {error.explanation}") from error
+                except APIError as error:  # without the first, none of the others starts
+                    if (why := _last_words(client, shared)) is not None:
+                        raise MachineError(why) from error
+                    raise
                 yield {"event": "progress", "what": "containers", "done": done, "total": total}
 
     @answering()
@@ -211,6 +212,7 @@ class DockerLab(Lab):
         client = engine()
         fresh = []
         made = containers(plan, self._subnet())
+        watched = is_watched(made)
         for container in made:
             running = self._container(container.name)
             if running is None or running.attrs["HostConfig"].get("Sysctls") == container.sysctls:
@@ -218,7 +220,6 @@ class DockerLab(Lab):
             host = running.attrs["HostConfig"]
             (network,) = running.attrs["NetworkSettings"]["Networks"]
             remove(client.api, str(running.id))
-            watched = len(made) < WATCHED
             start(client.api, client.api.start, container, network, host["IpcMode"], watched=watched)
             fresh.append(container.name)
         return fresh
@@ -247,7 +248,7 @@ class DockerLab(Lab):
 
 
 def _last_words(client: docker.DockerClient, identity: str) -> str | None:
-    """What a container said that has ended, None if it has not. Without a lab's first none of the others starts."""
+    """What a container said last before it ended; None if it has not."""
     with contextlib.suppress(APIError):
         ended = client.containers.get(identity)
         if ended.status == "exited":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import docker
@@ -25,6 +25,12 @@ WATCHED: Final = 64
 
 _INTERVAL: Final = 5 * 10**9
 """Nanoseconds between two looks."""
+
+
+def is_watched(made: Sequence[Container]) -> bool:
+    """Whether the health of a lab's containers is looked at, its controller's included."""
+    return len(made) + 1 <= WATCHED
+
 
 Act = Callable[[str], None]
 """Does something to the container that has this id."""

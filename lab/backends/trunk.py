@@ -26,9 +26,9 @@ def join(node: str, tunnels: Sequence[Tunnel]) -> None:
     try:
         with Rtnetlink() as kernel:
             trunk = socket.if_nametoindex(TRUNK)
-            leading_out = [index for index, _ in kernel.default_routes(socket.AF_INET) if index == trunk]
+            leading_out = [index for index, _ in kernel.default_routes(socket.AF_INET)].count(trunk)
             kernel.do(  # some engines lead out of internal networks
-                *(rtnetlink.route("0.0.0.0/0", index, present=False) for index in leading_out),
+                *[rtnetlink.route("0.0.0.0/0", trunk, present=False)] * leading_out,
                 *(rtnetlink.set_up(trunk, mac=_mac(own)) for own, _ in kernel.addresses(socket.AF_INET, trunk)),
                 *map(rtnetlink.bridge, dict.fromkeys(each.bridge for each in tunnels if each.bridge is not None)),
             )

@@ -36,14 +36,14 @@ def main(
         typer.Option(help=f"Only this section: {', '.join(_SECTIONS)}; may be repeated.", show_default=False),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option("--markdown", help="Write a page: docs/benchmarks.md.", show_default=False)
+        Path | None,
+        typer.Option("--markdown", help="Write a page: docs/benchmarks.md.", callback=writable, show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
     """Measure how fast labs come up, data go and servers are; medians, and ratios to references of the same run."""
     if unknown := set(only or ()) - _SECTIONS.keys():
         fail(BAD_INPUT, f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}")
-    writable(page)
     wanted = [section for name, section in _SECTIONS.items() if not only or name in only]
     sections: dict[str, Any] = {}
     for section in wanted:

@@ -113,7 +113,13 @@ const char _license[] SECTION("license") = "Apache-2.0";
 const char _source[] SECTION("source") = SOURCE;
 
 static const s64 VALIDITY = 30000000000; // RFC 4380 section 5.2.4
-static const u64 SETTLING = 50000000;
+static const s64 SETTLING = 50000000;
+
+// How long ago something was: less than nothing, if another processor has noted it since this one looked at the clock.
+INLINE s64 age(u64 now, u64 then)
+{
+	return (s64)(now - then);
+}
 
 INLINE u16 fold(u64 sum)
 {
@@ -180,7 +186,7 @@ INLINE struct entry *trusted(const u8 *address, u64 now, u32 *at)
 		return 0;
 	*at = *slot;
 	struct entry *entry = map_lookup(&entries, at);
-	if (!entry || (s64)(now - entry->heard) >= VALIDITY) // another processor may have heard it since
+	if (!entry || age(now, entry->heard) >= VALIDITY)
 		return 0;
 	const u32 *one = (const u32 *)entry->peer, *other = (const u32 *)address;
 	return one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3] ? entry : 0;
@@ -281,7 +287,7 @@ SECTION("tcx/egress") int encapsulate(struct __sk_buff *skb)
 	} else {
 		if (length + OUTER > entry->mtu)
 			return NEXT;
-		if (next == TCP && length > beyond && now - entry->left < SETTLING)
+		if (next == TCP && length > beyond && age(now, entry->left) < SETTLING)
 			return NEXT; // what is large goes through userspace: this would overtake it
 		u64 pseudo = pseudo_sum(ipv6), header = (u32)csum_diff(0, 0, ipv6, HEADER, 0);
 		u64 sum = sum_to_end(skb, HEADER, length - HEADER);

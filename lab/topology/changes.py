@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from itertools import chain, islice
+from typing import Any
 
 from lab.teredo.extensions import Extension
 from lab.topology.addressing import UPNP, allocate
@@ -36,6 +37,11 @@ def pinned(topology: Topology) -> Topology:
         for name, site in topology.sites.items()
     }
     return topology.but(servers=servers, relays=relays, hosts=hosts, sites=sites)
+
+
+def described(topology: Topology) -> dict[str, Any]:
+    """A pinned topology as a lab is given it: what JSON can hold, without what is as it is by default."""
+    return pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def with_nat(topology: Topology, site_name: str, nat: Nat) -> Topology:

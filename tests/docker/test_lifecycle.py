@@ -20,7 +20,7 @@ from lab.backends.engine import LABEL, image
 from lab.plan import Route
 from lab.planner import plan
 from lab.state import MachineError
-from lab.topology.changes import pinned
+from lab.topology.changes import described
 from lab.topology.load import load
 from lab.topology.rules import INTERNET
 from tests.e2e.labs import COMMAND, SMALL, cli
@@ -108,11 +108,10 @@ def test_the_error_is_of_the_node_that_cannot_be_and_not_of_those_that_need_it(
     core = planned.node(INTERNET)
     lost = core.model_copy(update={"routes": (*core.routes, Route(destination="10.9.0.0/16", via="203.0.113.99"))})
     nodes = tuple(lost if node is core else node for node in planned.nodes)
-    described = pinned(topology).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     lab = DockerLab(planned.name)
     try:
         # It ends before the others start, or after it.
-        reports = list(lab.launch(planned.model_copy(update={"nodes": nodes}), described, measure=False))
+        reports = list(lab.launch(planned.model_copy(update={"nodes": nodes}), described(topology), measure=False))
         why = reports[-1]["why"]
     except MachineError as error:
         why = str(error)

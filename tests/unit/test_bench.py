@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -64,28 +63,15 @@ def test_the_lab_in_containers_is_of_20() -> None:
     assert len(containers(planned, ipaddress.IPv4Network("10.0.0.0/24"))) + len(["the checks"]) == 20
 
 
-def test_a_receiver_counts_what_comes_and_ends_well() -> None:
+def test_a_receiver_counts_what_comes_and_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it has been given more than one batch: the kernel tells how long senders' addresses were."""
-    flood = (sys.executable, "-m", "lab.bench.flood")
-    receiver = subprocess.Popen((*flood, "receive"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert receiver.stdin is not None
-    assert receiver.stdout is not None
-
-    def received() -> int:
-        assert receiver.stdin is not None
-        assert receiver.stdout is not None
-        receiver.stdin.write("\n")
-        receiver.stdin.flush()
-        return int(json.loads(receiver.stdout.readline())["received"])
-
-    received()
-    send = (*flood, "send", "::1", "--rate", "20000", "--seconds", "0.2")
+    monkeypatch.setattr(datapath.Running, "inside", lambda _, __, *words: words)
+    receiver = datapath._Receiver(datapath.Running({}, {}), "here")
+    send = (*datapath._FLOOD, "send", "::1", "--rate", "20000", "--seconds", "0.2")
     sent = json.loads(subprocess.run(send, capture_output=True, check=True).stdout)["sent"]
-    count = 0
-    while more := received():
-        count += more
-    receiver.communicate()
-    assert receiver.returncode == 0
+    count = receiver.count()
+    receiver.close()
+    assert receiver._process.returncode == 0
     assert 512 < count <= sent
 
 

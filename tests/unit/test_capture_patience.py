@@ -17,6 +17,8 @@ TAP = Tap("alice", "alice", "lan")
 EMPTY = bytes(1 << 21)
 """A block without packets, but of many bytes."""
 
+_wait = time.sleep  # which tests replace
+
 
 class Feeding:
     """Answers as a lab what a test puts in."""
@@ -32,6 +34,13 @@ class Feeding:
         while (answer := self._answers.get()) is not None:
             yield answer
 
+    def burst(self, capture: live.Capture) -> None:
+        """Another block comes, and is taken in."""
+        before = capture._taken
+        self.put({"event": "packets", "tap": 0, "data": EMPTY})
+        while capture._taken == before:
+            _wait(0.001)
+
     def capture(self, *, patient: bool) -> live.Capture:
         return live.Capture(
             cast("Lab", self), [TAP], lambda tap, kind: pcapng.Interface(kind, tap.name), patient=patient
@@ -43,16 +52,12 @@ def test_a_burst_is_left_alone_until_it_is_over(patient: bool, looks: int, monke
     lab = Feeding()
     capture = lab.capture(patient=patient)
     slept = []
-    wait = time.sleep
 
     def sleep(seconds: float) -> None:
         """While who is patient waits, another block comes, three times."""
         slept.append(seconds)
         if len(slept) <= 3:
-            before = capture._taken
-            lab.put({"event": "packets", "tap": 0, "data": EMPTY})
-            while capture._taken == before:
-                wait(0.001)
+            lab.burst(capture)
 
     monkeypatch.setattr(time, "sleep", sleep)
     lab.put({"event": "now", "now": 7, "lost": {}})
@@ -68,14 +73,6 @@ def test_a_burst_that_does_not_end_is_worked_on_when_much_of_it_waits(monkeypatc
     monkeypatch.setattr(live, "_PATIENCE", 3)
     lab = Feeding()
     capture = lab.capture(patient=True)
-    wait = time.sleep
-
-    def sleep(_: float) -> None:
-        before = capture._taken
-        lab.put({"event": "packets", "tap": 0, "data": EMPTY})
-        while capture._taken == before:
-            wait(0.001)
-
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", lambda _: lab.burst(capture))
     lab.put({"event": "now", "now": 7, "lost": {}})
     assert next(capture.passed()).now == 7
