@@ -63,11 +63,12 @@ def test_the_lab_in_containers_is_of_20() -> None:
     assert len(containers(planned, ipaddress.IPv4Network("10.0.0.0/24"))) + len(["the checks"]) == 20
 
 
-def test_a_receiver_counts_what_comes_and_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [(), ("--bulk",)], ids=["one by one", "in bulk"])
+def test_a_receiver_counts_what_comes_and_ends_well(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it has been given more than one batch: the kernel tells how long senders' addresses were."""
     monkeypatch.setattr(datapath.Running, "inside", lambda _, __, *words: words)
     receiver = datapath._Receiver(datapath.Running({}, {}), "here")
-    send = (*datapath._FLOOD, "send", "::1", "--rate", "20000", "--seconds", "0.2")
+    send = (*datapath._FLOOD, "send", "::1", "--rate", "20000", "--seconds", "0.2", *options)
     sent = json.loads(subprocess.run(send, capture_output=True, check=True).stdout)["sent"]
     count = receiver.count()
     receiver.close()
@@ -178,7 +179,7 @@ def test_aims_are_judged_by_medians(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_the_aims_of_data_paths_are_of_figures_that_there_are() -> None:
     """A figure that is renamed would lose its aim without a word."""
     one = {f"TCP {each}, Mbit/s": 1.0 for each in datapath._TCP}
-    one |= {"64-byte UDP delivered, packets/s": 1.0, "round trip to the host, µs": 1.0}
+    one |= {f"{each}, packets/s": 1.0 for each in datapath._SMALL} | {"round trip to the host, µs": 1.0}
     lossy = "64-byte UDP at Miredo's lossless rate, % lost"
     found = {variant: {**one, lossy: 0.0} for variant in datapath._VARIANTS}
     figures = datapath._compared(found).keys() | {f"{lossy}: {variant}" for variant in found}
