@@ -221,7 +221,10 @@ def _untunnelled(running: Running) -> None:
         running.run(node, "sh", "-ec", script.format(relay=relay, core=core))
 
 
-_SMALL: Final = ("64-byte UDP delivered", "64-byte UDP in bulk delivered")
+_SMALL: Final = {
+    "64-byte UDP delivered": (_RATES, ()),
+    "64-byte UDP in bulk delivered": (_BULK_RATES, ("--bulk",)),
+}
 _TCP: Final = {"client to host": ("web", ()), "host to client": ("web", ("-R",)), "client to client": ("bob", ())}
 
 
@@ -235,11 +238,13 @@ def _once(directory: Path) -> Figures:
             for what, (server, options) in _TCP.items():
                 one[f"TCP {what}, Mbit/s"] = running.tcp("alice", server, *options)
             receiver = _Receiver(running, "web")
-            tried = {rate: running.small("alice", receiver, rate) for rate in _RATES}
-            one["64-byte UDP delivered, packets/s"] = max(delivered for delivered, _ in tried.values())
-            one["64-byte UDP in bulk delivered, packets/s"] = max(
-                running.small("alice", receiver, rate, "--bulk")[0] for rate in _BULK_RATES
-            )
+            small = {
+                what: {rate: running.small("alice", receiver, rate, *options) for rate in rates}
+                for what, (rates, options) in _SMALL.items()
+            }
+            for what, tried in small.items():
+                one[f"{what}, packets/s"] = max(delivered for delivered, _ in tried.values())
+            tried = small["64-byte UDP delivered"]
             if variant == "Miredo":
                 lossless = max(
                     (rate for rate, (_, lost) in tried.items() if rate and lost < _LOSSLESS), default=_RATES[0]

@@ -19,7 +19,7 @@ from typing import Annotated, Final
 
 import typer
 
-from lab.teredo.mmsg import Incoming, Outgoing
+from lab.teredo.mmsg import SEGMENTS, UDP_SEGMENT, Incoming, Outgoing
 
 PORT: Final = 4381
 SIZE: Final = 64
@@ -28,14 +28,9 @@ SIZE: Final = 64
 _BURST: Final = 16
 """Datagrams that are sent without a look at the clock: fewer than any queue on the way holds."""
 
-_BULK: Final = 64
-"""Datagrams that a bulk sender gives the kernel at once: UDP_MAX_SEGMENTS before Linux 6.9."""
-
 _BATCH: Final = 256
 _SOCKET_BUFFER: Final = 32 << 20
 _SO_RCVBUFFORCE: Final = 33
-_SOL_UDP: Final = 17
-_UDP_SEGMENT: Final = 103
 
 app = typer.Typer(pretty_exceptions_show_locals=False)
 
@@ -45,10 +40,10 @@ def send(
     address: Annotated[str, typer.Argument(help="The receiver's IPv6 address or name.")],
     rate: Annotated[float, typer.Option(min=0, help="Datagrams a second; 0 for as many as can be.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.1, help="For how long.")] = 1,
-    bulk: Annotated[bool, typer.Option("--bulk", help=f"Give the kernel {_BULK} at once, which cuts them.")] = False,
+    bulk: Annotated[bool, typer.Option("--bulk", help=f"Give the kernel {SEGMENTS} at once, which cuts them.")] = False,
 ) -> None:
     """Send datagrams, and print how many, as JSON."""
-    calls, each = (1, _BULK) if bulk else (_BURST, 1)
+    calls, each = (1, SEGMENTS) if bulk else (_BURST, 1)
     burst = Outgoing(calls)
     payload = (ctypes.c_uint8 * (each * SIZE))(*bytes(range(SIZE)) * each)
     for message, vector in zip(burst.messages, burst.vectors, strict=True):
@@ -57,7 +52,7 @@ def send(
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
         udp.connect((address, PORT))
         if bulk:
-            udp.setsockopt(_SOL_UDP, _UDP_SEGMENT, SIZE)
+            udp.setsockopt(socket.SOL_UDP, UDP_SEGMENT, SIZE)
         began = now = time.monotonic()
         sent = refused = 0
         while now - began < seconds:

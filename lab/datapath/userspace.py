@@ -20,6 +20,7 @@ import numpy as np
 
 from lab.datapath.offload import NEEDS_CHECKSUM, PLAIN, VIRTIO, Bytes, Virtio, complete, cut, merged, runs
 from lab.teredo.address import Endpoint
+from lab.teredo.mmsg import SEGMENTS, UDP_SEGMENT
 from lab.teredo.packet import HEADER, MAX_DATAGRAM, is_plain
 from lab.teredo.tun import Tun
 from lab.teredo.tunnel import Tunnel, Way, is_whole_ipv6
@@ -33,15 +34,10 @@ _BATCH_BYTES: Final = 1 << 18
 _LARGEST: Final = HEADER + 65535
 """Bytes of an IPv6 packet."""
 
-_SEGMENTS: Final = 64
-"""Datagrams that the kernel takes at once (UDP_MAX_SEGMENTS before Linux 6.9)."""
-
 _WORTH_MERGING: Final = 1024
 """Bytes from which on a super-packet costs less than its packets do."""
 
-_UDP_SEGMENT = 103
 _UDP_GRO = 104
-_SOL_UDP = 17
 _CONTROL = socket.CMSG_SPACE(4)
 
 Receive = Callable[[bytes, Endpoint, float], None]
@@ -62,7 +58,7 @@ class _Run:
         follows = (
             (size == self.size or size == length < self.size)
             and so_far % self.size == 0
-            and so_far + length <= _SEGMENTS * self.size
+            and so_far + length <= SEGMENTS * self.size
             and source == self.source
         )
         if follows:
@@ -104,7 +100,7 @@ class Userspace:
     def prepare(udp: socket.socket) -> None:
         """Have a socket receive many datagrams at once."""
         with contextlib.suppress(OSError):
-            udp.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            udp.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
 
     def deliver(self, packet: bytes | memoryview) -> None:
         """Hand an IPv6 packet to the host."""
@@ -207,14 +203,16 @@ class Userspace:
     def _send(self, data: memoryview, size: int, way: Way) -> None:
         """Send datagrams of one size, but for the last: as many at once as the kernel takes."""
         udp = self._socket_of(way.send_from)
-        most = min(_SEGMENTS, MAX_DATAGRAM // size) * size
+        most = min(SEGMENTS, MAX_DATAGRAM // size) * size
         for begin in range(0, len(data), most):
             part = data[begin : begin + most]
             try:
                 if len(part) <= size:
                     udp.sendto(part, way.send_to)
                 else:
-                    udp.sendmsg([part], [(_SOL_UDP, _UDP_SEGMENT, size.to_bytes(2, sys.byteorder))], 0, way.send_to)
+                    udp.sendmsg(
+                        [part], [(socket.SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))], 0, way.send_to
+                    )
             except BlockingIOError:
                 self.errors += 1
             except OSError:  # the way out may be too narrow, or have no offload
@@ -308,7 +306,7 @@ class _Waiting:
             or length > self.size
             or self.end % self.size
             or self.end + length > MAX_DATAGRAM
-            or self.end >= _SEGMENTS * self.size
+            or self.end >= SEGMENTS * self.size
         ):
             return False
         self.end += length

@@ -12,6 +12,12 @@ from typing import Final
 from lab.teredo.address import Endpoint, host_text
 from lab.teredo.packet import MAX_DATAGRAM
 
+UDP_SEGMENT: Final = 103
+"""The socket option, or control message, that has the kernel cut what it is given into datagrams: udp(7)."""
+
+SEGMENTS: Final = 64
+"""Datagrams that the kernel takes at once with it (UDP_MAX_SEGMENTS before Linux 6.9)."""
+
 _MSG_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 
 
