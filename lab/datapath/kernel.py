@@ -70,6 +70,9 @@ class Entry(ctypes.Structure):
         ("received", ctypes.c_uint64),
         ("sent", ctypes.c_uint64),
         ("left", ctypes.c_uint64),
+        ("left_out", ctypes.c_uint64),
+        ("left_in", ctypes.c_uint64),
+        ("due", ctypes.c_uint64),
     )
 
 

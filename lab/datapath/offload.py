@@ -54,9 +54,10 @@ class Virtio(NamedTuple):
     def encode(self) -> bytes:
         return _FORMAT.pack(*self)
 
-    @classmethod
-    def decode(cls, data: bytes | bytearray) -> Virtio:
-        return cls(*_FORMAT.unpack(data))
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def decode(data: bytes) -> Virtio:
+        return Virtio(*_FORMAT.unpack(data))
 
 
 VIRTIO: Final = _FORMAT.size

@@ -93,6 +93,8 @@ struct entry {
 	u32 uncut; // what came last was encapsulated in this very kernel, and met no wire
 	u64 heard, spoken, received, sent;
 	u64 left; // when something large was last left to userspace
+	u64 left_out, left_in; // when UDP was
+	u64 due; // when UDP would be sent next if none were sent closer together than in a flood
 };
 
 enum { SLOTS = 8192 };
@@ -113,7 +115,8 @@ const char _license[] SECTION("license") = "Apache-2.0";
 const char _source[] SECTION("source") = SOURCE;
 
 static const s64 VALIDITY = 30000000000; // RFC 4380 section 5.2.4
-static const s64 SETTLING = 50000000;
+static const s64 SETTLING = 50000000; // by then userspace has done with what was left to it
+static const s64 APART = 32000, BURST = 2000000; // datagrams closer together than that for so long are a flood
 
 // How long ago something was: less than nothing, if another processor has noted it since this one looked at the clock.
 INLINE s64 age(u64 now, u64 then)
@@ -210,6 +213,26 @@ INLINE int is_plain(const struct ipv6 *ipv6, const u8 *payload)
 		(ipv6->next == ICMPV6 && payload[0] != ROUTER_SOLICITATION && payload[0] != ROUTER_ADVERTISEMENT));
 }
 
+// Whether UDP is left to userspace: in a flood, of which it takes many at a time, so that each costs less; and what comes
+// after one, which would overtake it, until there is a pause.
+INLINE int is_left(u64 *left, int flood, u64 now)
+{
+	if (!flood && age(now, *left) >= SETTLING)
+		return 0;
+	*left = now;
+	return 1;
+}
+
+// Whether UDP goes to a peer in a flood, now that there is one packet more of it.
+INLINE int is_flood(struct entry *entry, u64 now)
+{
+	s64 ahead = age(entry->due, now);
+	ahead = (ahead < 0 ? 0 : ahead) + APART;
+	int flood = ahead > BURST;
+	entry->due = now + (flood ? BURST : ahead);
+	return flood;
+}
+
 INLINE void tell(u32 slot)
 {
 	u32 zero = 0;
@@ -275,6 +298,8 @@ SECTION("tcx/egress") int encapsulate(struct __sk_buff *skb)
 		beyond += (words >> 4) * 4;
 	}
 	if (large) {
+		if (next == UDP)
+			entry->left_out = now;
 		if (next != TCP || beyond + large + OUTER > entry->mtu || length + OUTER > 65535)
 			return NEXT;
 		if (!entry->wire && !entry->uncut) { // userspace, and nothing else, has it cut before a program reads it
@@ -289,6 +314,8 @@ SECTION("tcx/egress") int encapsulate(struct __sk_buff *skb)
 			return NEXT;
 		if (next == TCP && length > beyond && age(now, entry->left) < SETTLING)
 			return NEXT; // what is large goes through userspace: this would overtake it
+		if (next == UDP && is_left(&entry->left_out, is_flood(entry, now), now))
+			return NEXT;
 		u64 pseudo = pseudo_sum(ipv6), header = (u32)csum_diff(0, 0, ipv6, HEADER, 0);
 		u64 sum = sum_to_end(skb, HEADER, length - HEADER);
 		u16 check = 0, partial = fold(pseudo);
@@ -351,12 +378,13 @@ SECTION("tcx/ingress") int decapsulate(struct __sk_buff *skb)
 	struct ipv4 *ip = &frame->outer.ip;
 	struct udp *udp = &frame->outer.udp;
 	u32 length = skb->len - ETHERNET - OUTER; // of the IPv6 packet
+	u32 many = large && frame->ipv6.next == UDP; // more than one of them
 	if (ip->version_length != 0x45 || ip->fragment & HTONS(0x3fff) || ip->protocol != UDP ||
 	    HTONS(ip->length) != length + OUTER || HTONS(udp->length) != length + 8 ||
-	    HTONS(frame->ipv6.length) + HEADER != length || !is_plain(&frame->ipv6, frame->payload) ||
+	    (!many && HTONS(frame->ipv6.length) + HEADER != length) || !is_plain(&frame->ipv6, frame->payload) ||
 	    ipv4_sum(ip) != 0xffff)
 		return NEXT;
-	if (large ? frame->ipv6.next != TCP : length + 8 > MOST)
+	if (large ? frame->ipv6.next == ICMPV6 : length + 8 > MOST)
 		return NEXT;
 	u64 now = ktime_get_ns();
 	struct entry *entry = trusted(frame->ipv6.source, now, &slot);
@@ -364,6 +392,8 @@ SECTION("tcx/ingress") int decapsulate(struct __sk_buff *skb)
 	    entry->interface != skb->ifindex || entry->source != ip->destination ||
 	    (here->port != udp->destination && entry->source_port != udp->destination) ||
 	    !is_inside(frame->ipv6.destination))
+		return NEXT;
+	if (frame->ipv6.next == UDP && is_left(&entry->left_in, large, now))
 		return NEXT;
 
 	u32 segments = 1, uncut = 1, stale = 0;

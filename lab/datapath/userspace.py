@@ -25,7 +25,7 @@ from lab.teredo.packet import HEADER, MAX_DATAGRAM, is_plain
 from lab.teredo.tun import Tun
 from lab.teredo.tunnel import Tunnel, Way, is_whole_ipv6
 
-BATCH: Final = 64
+BATCH: Final = 256
 """System calls that read, and …"""
 
 _BATCH_BYTES: Final = 1 << 18
@@ -93,7 +93,7 @@ class Userspace:
         self._out, self._in = self._outgoing.data, self._incoming.data
         self._sent: Counter[bytes] = Counter()
         self._received: Counter[bytes] = Counter()
-        self._outward: dict[bytes, Way | None] = {}
+        self._outward: dict[tuple[int, bytes], Way | None] = {}
         self._inward: dict[bytes, Way | None] = {}
 
     @staticmethod
@@ -108,11 +108,12 @@ class Userspace:
 
     # Ways are asked for once a batch, and again when the machine has seen something
 
-    def _way_out(self, addresses: bytes, now: float) -> Way | None:
-        if addresses not in self._outward:
-            known = self._tunnel.inside(addresses[:16])
-            self._outward[addresses] = self._tunnel.way(addresses[16:], now) if known else None
-        return self._outward[addresses]
+    def _way_out(self, packet: memoryview, now: float) -> Way | None:
+        kind = len(packet), packet[: HEADER + 1].tobytes()  # all that says whether it is plain, and where it goes
+        if kind not in self._outward:
+            plain = is_whole_ipv6(packet) and is_plain(packet) and self._tunnel.inside(packet[8:24].tobytes())
+            self._outward[kind] = self._tunnel.way(packet[24:HEADER].tobytes(), now) if plain else None
+        return self._outward[kind]
 
     def _way_in(self, addresses: bytes, now: float) -> Way | None:
         if addresses not in self._inward:
@@ -149,30 +150,24 @@ class Userspace:
             except OSError:
                 self.errors += 1
                 break
-            virtio = None if self._virtio == PLAIN else Virtio.decode(self._virtio)
+            virtio = Virtio.decode(bytes(self._virtio))
             packet = out[at : at + length]
-            if not is_whole_ipv6(packet) or not is_plain(packet):
-                way = None
-            else:
-                addresses = packet[8:HEADER].tobytes()
-                way = self._way_out(addresses, now)
-            if virtio is not None and virtio.kind:
+            way = self._way_out(packet, now)
+            if virtio.kind:
                 self._send_waiting(waiting)
                 self._send_cut(self._outgoing[at : at + length], virtio, way, now)
             else:
-                if virtio is not None and virtio.flags & NEEDS_CHECKSUM:
+                if virtio.flags & NEEDS_CHECKSUM:
                     complete(packet, virtio.checksum_start, virtio.checksum_offset)
                 if way is None:
                     whole = packet.tobytes()
                     self._send_waiting(waiting)
                     self._show(partial(self._tunnel.packet, whole), now)
-                else:
-                    self._sent[addresses[16:]] += 1
-                    if not waiting.takes(way, length):
-                        self._send_waiting(waiting)
-                        if at:
-                            out[:length] = packet
-                        waiting.begin(way, length)
+                elif not waiting.takes(way, length):
+                    self._send_waiting(waiting)
+                    if at:
+                        out[:length] = packet
+                    waiting.begin(way, length)
             left -= length
             if left <= 0:
                 break
@@ -189,7 +184,6 @@ class Userspace:
         data, size = parts[0].data, parts[1]
         if way is not None:
             self._send(data, size, way)
-            self._sent[packet[24:HEADER].tobytes()] += -(-len(data) // size)
             return
         for at in range(0, len(data), size):
             self._show(partial(self._tunnel.packet, data[at : at + size].tobytes()), now)
@@ -202,6 +196,7 @@ class Userspace:
 
     def _send(self, data: memoryview, size: int, way: Way) -> None:
         """Send datagrams of one size, but for the last: as many at once as the kernel takes."""
+        self._sent[data[24:HEADER].tobytes()] += -(-len(data) // size)
         udp = self._socket_of(way.send_from)
         most = min(SEGMENTS, MAX_DATAGRAM // size) * size
         for begin in range(0, len(data), most):

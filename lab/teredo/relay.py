@@ -59,6 +59,7 @@ class Relay(Tunnel):
         self._own = packed(config.address)
         networks = map(ipaddress.IPv6Network, config.serves)
         self._serves = [(int(network.network_address), int(network.netmask)) for network in networks]
+        self._prefixes = _prefixes(config)
 
     def start(self, now: float) -> None:
         """A relay needs no qualification (RFC 4380 section 5.4)."""
@@ -161,12 +162,7 @@ class Relay(Tunnel):
         return not self._serves or any(value & mask == network for network, mask in self._serves)
 
     def prefixes(self) -> Mapping[IPv6Network, bool]:
-        if self.config.host_specific:
-            return {IPv6Network(self._own): True}
-        outside = [IPv6Network(prefix) for prefix in NOT_NATIVE]
-        served = map(IPv6Network, self.config.serves or ("::/0",))
-        within = {network: True for network in served if not any(network.subnet_of(each) for each in outside)}
-        return within | dict.fromkeys(outside, False)
+        return self._prefixes
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """The relay's state as JSON-able facts; times in seconds."""
@@ -180,3 +176,13 @@ class Relay(Tunnel):
             "peers": self.peer_table(now),
             "counters": dict(sorted(self.counters.items())),
         }
+
+
+def _prefixes(config: RelayConfig) -> Mapping[IPv6Network, bool]:
+    """What `Relay.prefixes` says: made once, as it is asked for whenever something comes."""
+    if config.host_specific:
+        return {IPv6Network(config.address): True}
+    outside = [IPv6Network(prefix) for prefix in NOT_NATIVE]
+    served = map(IPv6Network, config.serves or ("::/0",))
+    within = {network: True for network in served if not any(network.subnet_of(each) for each in outside)}
+    return within | dict.fromkeys(outside, False)

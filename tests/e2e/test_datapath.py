@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from lab.datapath.choice import DataPath
+from lab.teredo.mmsg import UDP_SEGMENT
 from tests.e2e.conftest import Start
-from tests.e2e.labs import RunningLab, running
+from tests.e2e.labs import RunningLab, running, until
 from tests.e2e.streams import sockets, transfer
 
 pytestmark = pytest.mark.e2e
@@ -78,6 +80,34 @@ def test_datagrams_of_one_size_arrive_in_order(source: str, destination: str, la
             for data in batch:
                 sender.sendto(data, there)
             assert [receiver.recv(2000) for _ in batch] == batch
+
+
+@pytest.mark.parametrize(("source", "destination"), PAIRS)
+def test_datagrams_in_bulk_are_not_overtaken(source: str, destination: str, lab: RunningLab) -> None:
+    sender, receiver, there = sockets(lab, source, destination, socket.SOCK_DGRAM)
+    with sender, receiver:
+        for _ in range(10):
+            batch = [bytes((number,)) * 64 for number in range(43)]
+            sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 64)
+            sender.sendto(b"".join(batch[:40]), there)
+            sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 0)
+            for data in batch[40:]:
+                sender.sendto(data, there)
+            assert [receiver.recv(2000)[0] for _ in batch] == list(range(43))
+
+
+@pytest.mark.parametrize(("source", "destination"), [("alice", "web"), ("web", "alice"), ("alice", "bob")])
+def test_floods_of_datagrams_go_many_at_a_time(source: str, destination: str, lab: RunningLab) -> None:
+    assert lab.reaches(source, destination)
+    end = "relay" if destination == "web" else destination
+    _, before = super_packets(lab, end)
+    flood = (sys.executable, "-m", "lab.bench.flood", "send", lab.address(destination), "--seconds", "0.3")
+
+    def merged() -> bool:
+        lab.exec(source, *flood)
+        return super_packets(lab, end)[1] > before
+
+    until(merged)
 
 
 @pytest.mark.parametrize(("source", "destination"), PAIRS)

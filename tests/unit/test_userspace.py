@@ -12,7 +12,7 @@ import pytest
 
 from lab.datapath import userspace
 from lab.datapath.offload import NEEDS_CHECKSUM, PLAIN, VIRTIO, Virtio
-from lab.datapath.userspace import BATCH, Userspace
+from lab.datapath.userspace import Userspace
 from lab.teredo.address import Endpoint
 from lab.teredo.packet import bubble
 from lab.teredo.tunnel import Way
@@ -264,18 +264,19 @@ def test_what_cannot_be_sent_or_delivered_is_counted(bench: Bench) -> None:
     assert bench.path.errors == 2
 
 
-def test_a_flood_from_either_side_leaves_the_others_their_turn(bench: Bench) -> None:
+def test_a_flood_from_either_side_leaves_the_others_their_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(userspace, "BATCH", 20)
     packet = PLAIN + plain(OWN, PEER, 8)
-    for _ in range(BATCH + 10):
+    for _ in range(30):
         bench.host.send(packet)
     bench.path.from_host(0.0)
-    assert len(_all(bench.peer)) == BATCH
+    assert len(_all(bench.peer)) == 20
     bench.path.from_host(0.0)
     assert len(_all(bench.peer)) == 10
-    for number in range(BATCH + 10):
+    for number in range(30):
         bench.peer.sendto(plain(PEER, OWN, 8 + number % 2), bench.udp.getsockname())
     bench.path.from_peers(bench.udp, bench.tunnel.datagram, 0, 0.0)
-    assert len(_all(bench.host)) == BATCH
+    assert len(_all(bench.host)) == 20
 
 
 def test_large_packets_end_a_turn_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
