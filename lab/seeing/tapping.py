@@ -19,8 +19,9 @@ from lab.seeing.ring import LATEST, Ring
 _ETH_P_ALL: Final = 3
 _ARPHRD_ETHER: Final = 1
 
-_ROOM, _LARGEST = 1 << 28, 1 << 25
-"""Bytes of the rings of all taps, and at most of one."""
+_ROOM, _LARGEST = 1 << 28, 1 << 22
+"""Bytes of the rings of all taps, and at most of one: those of a few links stay in the processors' cache, and what the
+kernel has to write to memory beyond would take time from what passes."""
 
 HOLD: Final = 2 * LATEST
 """Nanoseconds after which a packet is told at the latest, also on a busy machine: until then, one of another link may
