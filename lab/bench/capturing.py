@@ -94,9 +94,9 @@ SECTIONS: Final = (
         _once,
         iperf3_lacking,
         tuple(_aims()),
-        note="A transfer leaves no core of a small machine idle, so that all that a capture does takes time from it. The"
-        " kernel's own part is most of that; it is less where the rings that it writes to stay in the processors' cache: on"
-        " two cores rings of 32 MB each left 0.88 of the kernel path's rate, rings of 4 MB 0.92. What is done with packets"
-        " waits until the transfer is over.",
+        note="A transfer leaves no core of a small machine idle, so that all that a capture does takes time from it."
+        " The kernel's own part is most of that; it is less where the rings that it writes to stay in the processors'"
+        " cache: on two cores rings of 32 MB each left 0.88 of the kernel path's rate, rings of 4 MB 0.92. What is"
+        " done with packets waits until the transfer is over.",
     ),
 )
