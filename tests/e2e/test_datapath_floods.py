@@ -12,15 +12,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab.datapath.choice import DataPath
-from lab.datapath.kernel import Entry, KernelPath
+from lab.datapath.kernel import Entry
 from lab.teredo.address import packed
-from lab.teredo.packet import MTU, bubble
+from lab.teredo.packet import bubble
 from lab.teredo.relay import Relay, RelayConfig
-from lab.teredo.runner import service_socket
-from lab.teredo.tun import Interface, Tun
+from lab.teredo.tun import Tun
 from tests.e2e.labs import until
-from tests.e2e.wires import CLIENT, HOST, PEER, RELAY, RELAY_ADDRESS, Ground, datagram, ground, icmp, ipv6, tcp, udp
+from tests.e2e.wires import (
+    CLIENT,
+    HOST,
+    PEER,
+    RELAY,
+    RELAY_ADDRESS,
+    Ground,
+    datagram,
+    ground,
+    icmp,
+    ipv6,
+    kernel_path,
+    tcp,
+    udp,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for the kernel data path")]
 
@@ -78,20 +90,13 @@ def trusting(here: Ground) -> Iterator[Trusting]:
     """To be entered in the relay's namespace, in an event loop."""
     now = asyncio.get_running_loop().time()
     relay = Relay(RelayConfig(RELAY_ADDRESS), Random(1))
-    with (
-        contextlib.closing(Tun(Interface("teredo", teredo_route=True))) as tun,
-        contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service,
-    ):
-        tun.configure(None, MTU)
-        path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
-        path.start(now)
+    with kernel_path(relay, now) as (path, tun, service):
         relay.packet(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"first")), now)
         relay.datagram(bubble(CLIENT, packed(RELAY_ADDRESS)), PEER, now)
         path.follow(now)
-        assert path._program is not None, path.facts
+        assert path._program is not None
         entry = path._program._entries[path._program._slots[CLIENT].number]
         yield Trusting(entry=entry, now=round(now * 1e9), wires=here, tun=tun, service=service)
-        path.close()
 
 
 def test_what_comes_fast_is_left_until_there_is_a_pause(here: Ground) -> None:

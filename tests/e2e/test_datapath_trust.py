@@ -14,16 +14,14 @@ from random import Random
 
 import pytest
 
-from lab.datapath.choice import DataPath
 from lab.datapath.kernel import DESERVING, KernelPath
 from lab.teredo.address import Endpoint, TeredoAddress, packed
-from lab.teredo.packet import MTU, bubble
+from lab.teredo.packet import bubble
 from lab.teredo.peers import PEER_VALIDITY
 from lab.teredo.relay import Relay, RelayConfig
 from lab.teredo.runner import ask, service_socket
-from lab.teredo.tun import Interface, Tun
 from tests.e2e.labs import until
-from tests.e2e.wires import CLIENT, HOST, PEER, RELAY, RELAY_ADDRESS, Ground, datagram, ground, ipv6, udp
+from tests.e2e.wires import CLIENT, HOST, PEER, RELAY, RELAY_ADDRESS, Ground, datagram, ground, ipv6, kernel_path, udp
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for the kernel data path")]
 
@@ -93,28 +91,22 @@ def test_trust_ends_in_the_kernel_by_itself(here: Ground, silent: float, carried
     async def main() -> None:
         now = asyncio.get_running_loop().time()
         relay = Relay(RelayConfig(RELAY_ADDRESS), Random(1))
-        with contextlib.closing(Tun(Interface("teredo", teredo_route=True))) as tun:
-            tun.configure(None, MTU)
-            with contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service:
-                path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
-                path.start(now)
-                assert path.facts["datapath"] == "kernel", path.facts
-                relay.packet(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"first")), now - silent)
-                relay.datagram(bubble(CLIENT, packed(RELAY_ADDRESS)), PEER, now - silent)
-                path.follow(now)
-                here.six.send(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"out")))
-                here.four.send(datagram(ipv6(CLIENT, HOST, 17, udp(CLIENT, HOST, b"in")), PEER, RELAY))
-                if carried:
-                    here.four.next(lambda packet: packet.endswith(b"out"))
-                    here.six.next(lambda packet: packet.endswith(b"in"))
-                else:
-                    until(lambda: _read(tun.fd).endswith(b"out"))
-                    service.setblocking(True)
-                    service.settimeout(5)
-                    assert service.recv(2000).endswith(b"in")
-                path.sync()
-                assert path.facts["kernel_carried"] == 2 * carried
-                path.close()
+        with kernel_path(relay, now) as (path, tun, service):
+            relay.packet(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"first")), now - silent)
+            relay.datagram(bubble(CLIENT, packed(RELAY_ADDRESS)), PEER, now - silent)
+            path.follow(now)
+            here.six.send(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"out")))
+            here.four.send(datagram(ipv6(CLIENT, HOST, 17, udp(CLIENT, HOST, b"in")), PEER, RELAY))
+            if carried:
+                here.four.next(lambda packet: packet.endswith(b"out"))
+                here.six.next(lambda packet: packet.endswith(b"in"))
+            else:
+                until(lambda: _read(tun.fd).endswith(b"out"))
+                service.setblocking(True)
+                service.settimeout(5)
+                assert service.recv(2000).endswith(b"in")
+            path.sync()
+            assert path.facts["kernel_carried"] == 2 * carried
 
     with here.names.inside("relay"):
         asyncio.run(main())
@@ -127,13 +119,7 @@ def test_what_goes_through_userspace_keeps_trust_in_the_kernel(here: Ground, by:
     async def main() -> None:
         now = asyncio.get_running_loop().time()
         relay = Relay(RelayConfig(RELAY_ADDRESS), Random(1))
-        with (
-            contextlib.closing(Tun(Interface("teredo", teredo_route=True))) as tun,
-            contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service,
-        ):
-            tun.configure(None, MTU)
-            path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
-            path.start(now)
+        with kernel_path(relay, now) as (path, _, _):
             relay.packet(ipv6(HOST, CLIENT, 17, udp(HOST, CLIENT, b"first")), now - PEER_VALIDITY)
             relay.datagram(bubble(CLIENT, packed(RELAY_ADDRESS)), PEER, now - PEER_VALIDITY + 5)
             path.follow(now - PEER_VALIDITY + 5)
@@ -148,7 +134,6 @@ def test_what_goes_through_userspace_keeps_trust_in_the_kernel(here: Ground, by:
             assert path.facts["kernel_carried"] == 1
             assert relay.way(CLIENT, now + PEER_VALIDITY - 1) is not None
             assert _heard(path) >= round(now * 1e9)
-            path.close()
 
     with here.names.inside("relay"):
         asyncio.run(main())
@@ -162,10 +147,7 @@ def test_who_has_fallen_silent_makes_room_in_the_kernel(here: Ground, monkeypatc
     async def main() -> None:
         now = asyncio.get_running_loop().time()
         relay = Relay(RelayConfig(RELAY_ADDRESS), Random(1))
-        tun = Tun(Interface("teredo", teredo_route=True))
-        with contextlib.closing(tun), contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service:
-            path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
-            path.start(now)
+        with kernel_path(relay, now) as (path, _, _):
 
             def trust(number: int, when: float) -> None:
                 relay.packet(ipv6(HOST, clients[number], 17, udp(HOST, clients[number], b"first")), when)
@@ -185,7 +167,6 @@ def test_who_has_fallen_silent_makes_room_in_the_kernel(here: Ground, monkeypatc
             relay.datagram(bubble(clients[2], packed(RELAY_ADDRESS)), mappings[2], now + 51)
             path.follow(now + 51)
             assert known() == {2, 3}, "it is heard again, and there is room now"
-            path.close()
 
     with here.names.inside("relay"):
         asyncio.run(main())

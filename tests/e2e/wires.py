@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.backends import linux
+from lab.datapath.choice import DataPath
+from lab.datapath.kernel import KernelPath
 from lab.teredo.address import Endpoint, TeredoAddress, packed
-from lab.teredo.packet import bubble
-from lab.teredo.runner import ask
+from lab.teredo.packet import MTU, bubble
+from lab.teredo.relay import Relay
+from lab.teredo.runner import ask, service_socket
+from lab.teredo.tun import Interface, Tun
 from tests.e2e.labs import COMMAND, until
 
 RELAY: Final = Endpoint("192.0.2.1", 3545)
@@ -245,6 +249,24 @@ def ground() -> Iterator[Ground]:
         with names.inside("relay"):
             linux.wait_for_links(("wan", "lan"), 5.0)
         yield Ground(names, wires["four"], wires["six"])
+
+
+@contextlib.contextmanager
+def kernel_path(relay: Relay, now: float) -> Iterator[tuple[KernelPath, Tun, socket.socket]]:
+    """The kernel data path of a relay that the test itself drives, and where what it leaves arrives.
+
+    To be entered in the relay's namespace, in an event loop.
+    """
+    with (
+        contextlib.closing(Tun(Interface("teredo", teredo_route=True))) as tun,
+        contextlib.closing(service_socket(RELAY.host, RELAY.port)) as service,
+    ):
+        tun.configure(None, MTU)
+        path = KernelPath(relay, "teredo", service, DataPath.KERNEL, lambda *_: None)
+        with contextlib.closing(path):
+            path.start(now)
+            assert path.facts["datapath"] == "kernel", path.facts
+            yield path, tun, service
 
 
 @contextlib.contextmanager
