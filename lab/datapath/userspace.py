@@ -25,7 +25,7 @@ from lab.teredo.packet import HEADER, MAX_DATAGRAM, is_plain
 from lab.teredo.tun import Tun
 from lab.teredo.tunnel import Tunnel, Way, is_whole_ipv6
 
-BATCH: Final = 256
+_BATCH: Final = 256
 """System calls that read, and …"""
 
 _BATCH_BYTES: Final = 1 << 18
@@ -141,7 +141,7 @@ class Userspace:
     def from_host(self, now: float) -> None:
         """Take what the host sends, until there is no more or it is the others' turn."""
         out, waiting, left = self._out, _Waiting(), _BATCH_BYTES
-        for _ in range(BATCH):
+        for _ in range(_BATCH):
             at = waiting.end
             try:
                 length = os.readv(self._tun.fd, (self._virtio, out[at : at + _LARGEST])) - VIRTIO
@@ -225,7 +225,7 @@ class Userspace:
         `port` is its `Way.send_from`, None for a socket that has nothing to do with ways.
         """
         at, gathered = 0, list[_Run]()
-        for _ in range(BATCH):
+        for _ in range(_BATCH):
             try:
                 length, control, _flags, source = udp.recvmsg_into((self._in[at : at + _LARGEST],), _CONTROL)
             except BlockingIOError:

@@ -39,7 +39,7 @@ class OwnEngine:
         if self._starts():
             return True
         said = self._said()
-        assert "reservePools" in said or "network controller" in said, said
+        assert "libnetwork.(*controller).reservePools" in said, said
         (self._directory / "data/network/files/local-kv.db").unlink()
         assert self._starts(), self._said()
         return False

@@ -265,7 +265,7 @@ def test_what_cannot_be_sent_or_delivered_is_counted(bench: Bench) -> None:
 
 
 def test_a_flood_from_either_side_leaves_the_others_their_turn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(userspace, "BATCH", 20)
+    monkeypatch.setattr(userspace, "_BATCH", 20)
     packet = PLAIN + plain(OWN, PEER, 8)
     for _ in range(30):
         bench.host.send(packet)
