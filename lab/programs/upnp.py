@@ -9,12 +9,14 @@ import subprocess
 from ipaddress import IPv4Address
 from typing import Any
 
-from lab.nat.upnp import CLEAR, HTTP_PORT, configuration
+from lab.nat.upnp import CLEAR, configuration
 from lab.programs import daemon
 from lab.programs.base import Context
+from lab.teredo.upnp import find_gateway
 
 _NAME = "miniupnpd"
 _POLL = 0.02
+_WAIT = 1.0
 
 
 def problem() -> str | None:
@@ -42,12 +44,14 @@ def upnp(options: dict[str, Any], context: Context) -> None:
 
 
 async def _watch(inside: str, context: Context) -> None:
-    """Tell when the daemon answers."""
-    while True:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(inside, HTTP_PORT)
-            writer.close()
-            break
+    """Tell when the daemon answers: it takes UPnP's connections before it hears who searches for it."""
+    while not await _answers(inside):
         await asyncio.sleep(_POLL)
     context.notify("state", {"state": "running", "reason": None})
     await asyncio.Event().wait()
+
+
+async def _answers(inside: str) -> bool:
+    with contextlib.suppress(OSError):
+        return await find_gateway(inside, _WAIT, inside) is not None
+    return False

@@ -25,6 +25,8 @@ GATEWAY_DEVICE: Final = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
 DESCRIPTION: Final = "TEREDO"
 
 _TIMEOUT = 10.0
+_AGAIN = 0.4
+"""Seconds until a request is repeated: UDP may lose it (UPnP Device Architecture 1.1 section 1.3.2)."""
 
 
 class PortMapper:
@@ -45,6 +47,7 @@ class PortMapper:
             async with asyncio.timeout(self._wait + _TIMEOUT):
                 location = await find_gateway(local.host, self._wait)
                 if location is None:
+                    _log.info("UPnP: no gateway answers")
                     return None
                 return await asyncio.to_thread(self._map, location, local)
         except (OSError, ValueError) as error:  # TimeoutError is an OSError
@@ -100,10 +103,11 @@ class PortMapper:
                 self._memory.unlink(missing_ok=True)
 
 
-async def find_gateway(host: str, wait: float) -> str | None:
+async def find_gateway(host: str, wait: float, gateway: str | None = None) -> str | None:
     """Where the description of the gateway of this address lies, a URL; None if nobody says so within `wait` seconds.
 
-    The group of SSDP is asked, and the default gateway by itself: if that refuses, nobody needs to be waited for.
+    The group of SSDP is asked, and a gateway by itself, the default one unless it is given: if that refuses, nobody
+    needs to be waited for. Both are asked again until an answer comes. Raises OSError.
     """
     loop = asyncio.get_running_loop()
     found: asyncio.Future[str | None] = loop.create_future()
@@ -131,18 +135,22 @@ async def find_gateway(host: str, wait: float) -> str | None:
         "ST": GATEWAY_DEVICE,
     }
     request = bytes(SSDPRequest("M-SEARCH", headers=headers))
+    gateway = gateway or default_gateway()
     with contextlib.ExitStack() as stack:
         group, _ = await loop.create_datagram_endpoint(Search, (host, 0), family=socket.AF_INET)
         stack.callback(group.close)
         own = group.get_extra_info("socket")
         own.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, host_bytes(host))
-        group.sendto(request, (SSDP_GROUP, SSDP_PORT))
-        gateway = default_gateway()
+        asked: list[tuple[asyncio.DatagramTransport, tuple[str, int] | None]] = [(group, (SSDP_GROUP, SSDP_PORT))]
         if gateway is not None:
             single, _ = await loop.create_datagram_endpoint(Search, (host, 0), (gateway, SSDP_PORT))
             stack.callback(single.close)
-            single.sendto(request)
+            asked.append((single, None))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
-                return await found
+                while not found.done():
+                    for transport, to in asked:
+                        transport.sendto(request, to)
+                    await asyncio.wait([found], timeout=_AGAIN)
+                return found.result()
     return None

@@ -25,6 +25,15 @@ sites:
   mill: {nat: port_preserving_port_symmetric, clients: {mary: }}
 """
 
+LOSSY = """
+table inet lossy {
+  chain input {
+    type filter hook input priority -300
+    iifname lan udp dport 1900 numgen inc mod 6 < 4 drop
+  }
+}
+"""
+
 MAPPER = """
 import asyncio, sys
 from pathlib import Path
@@ -60,9 +69,9 @@ def opened(lab: RunningLab, nat: str) -> set[int]:
 def test_a_client_has_its_nat_open_its_port(lab: RunningLab, client: str, nat: str) -> None:
     state = lab.teredo(client)
     port = int(state["local_mapping"].rpartition(":")[2])
+    assert state["nat_behaviour"] == "UPnP: yes, port-preserving: yes", lab.lab.log(client).read_text()
     assert opened(lab, nat) == {port}
     assert state["external_mapping"].endswith(f":{port}")
-    assert state["nat_behaviour"] == "UPnP: yes, port-preserving: yes"
     assert state["upnp_mapping"] is None  # there is one NAT only
     assert state["nat"] == ("symmetric" if client == "olga" else "cone or restricted")
 
@@ -95,6 +104,18 @@ def test_a_port_that_was_left_open_is_closed_before_another_one_is_opened(lab: R
 def test_where_there_is_no_gateway_of_that_kind_the_answer_comes_at_once(lab: RunningLab) -> None:
     own = lab.node("ines")["ipv4"][0]
     assert lab.python("ines", MAPPER, str(lab.lab.directory / "none"), own, "40001").split() == ["None"]
+
+
+@pytest.mark.requirement("UP3")
+def test_a_gateway_that_did_not_get_the_request_is_asked_again(lab: RunningLab) -> None:
+    """UDP may lose it: to the group and to the gateway, both times that come first."""
+    own = lab.node("alice")["ipv4"][0]
+    lab.exec("home-nat", "nft", LOSSY)
+    try:
+        mapped = lab.python("alice", MAPPER, str(lab.lab.directory / "lossy"), own, "-40004")
+    finally:
+        lab.exec("home-nat", "nft", "delete table inet lossy")
+    assert mapped.split() == [f"{lab.node('home-nat')['ipv4'][0]}:40004"]
 
 
 @pytest.mark.requirement("SN1", "Q12")

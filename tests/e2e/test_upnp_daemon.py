@@ -7,6 +7,8 @@ import re
 import signal
 import socket
 import struct
+import subprocess
+import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -26,6 +28,30 @@ RANDOM = """
 servers: {server: }
 sites:
   home: {nat: {kind: port_symmetric, upnp: true}, clients: {alice: }}
+"""
+SLOW = """#!{python}
+import socket, time
+web = socket.create_server(("127.0.0.1", 5000))
+time.sleep(0.5)
+searches = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+searches.bind(("127.0.0.1", 1900))
+print("hears searches", flush=True)
+while True:
+    searches.sendto(b"HTTP/1.1 200 OK\\r\\nLOCATION: http://127.0.0.1:5000/\\r\\n\\r\\n", searches.recvfrom(2000)[1])
+"""
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from lab.programs import daemon, upnp
+from lab.programs.base import Context
+
+def notify(event, facts):
+    print(facts["state"], flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+directory = Path(sys.argv[1])
+daemon.find = lambda name: str(directory / "slow")
+upnp.upnp({"external": "192.0.2.1", "inside": "127.0.0.1"}, Context("nat", directory, directory / "control", notify))
 """
 PORT = 33333
 NAT_PMP = 5351
@@ -74,6 +100,16 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # it has ended
         return b""
+
+
+def test_a_nat_runs_once_its_daemon_hears_searches_and_not_when_it_takes_connections(tmp_path: Path) -> None:
+    """Clients start then, and take a refusal for the answer that there is no such daemon."""
+    slow = tmp_path / "slow"
+    slow.write_text(SLOW.format(python=sys.executable))
+    slow.chmod(0o755)
+    alone = ("unshare", "--user", "--map-root-user", "--net", "sh", "-ec", 'ip link set lo up; exec "$@"', "sh")
+    said = subprocess.check_output((*alone, sys.executable, "-c", PROGRAM, tmp_path), text=True, timeout=60)
+    assert said.splitlines() == ["hears searches", "running"]
 
 
 def test_the_nat_is_found_and_tells_its_external_address(start: Start) -> None:
