@@ -30,7 +30,7 @@ readonly OPTIONAL=(miredo:miredo miredo-server:miredo-server miniupnpd:miniupnpd
 # Optional for benchmarks: sections that need them are left out, and say so.
 readonly PEERS=(iperf3:iperf3 mnexec:mininet brctl:bridge-utils)
 
-# Optional for tests: without a browser, those of the live page are skipped.
+# Optional: without a browser, tests of the live page are skipped, and its benchmark is left out.
 readonly BROWSER=(chromium:chromium chromedriver:chromium-driver)
 
 commands() { echo "${@%%:*}"; }
@@ -43,6 +43,8 @@ missing() {
         command -v "${pair%%:*}" >/dev/null || echo "$pair"
     done
 }
+
+missing_browser() { command -v google-chrome >/dev/null || missing "${BROWSER[@]}"; }
 
 # --- system packages -------------------------------------------------------------------------------------------------
 
@@ -218,13 +220,13 @@ run)
 check) ensure_python test ;;
 test)
     ensure_packages "${LAB[@]}" "${TESTS[@]}"
-    mapfile -t browser < <(missing "${BROWSER[@]}")
-    if ((${#browser[@]})) && ! command -v google-chrome >/dev/null; then request "" "$(packages "${browser[@]}")"; fi
+    mapfile -t browser < <(missing_browser)
+    if ((${#browser[@]})); then request "" "$(packages "${browser[@]}")"; fi
     ensure_python test
     ;;
 bench)
     ensure_packages "${LAB[@]}"
-    mapfile -t peers < <(missing "${PEERS[@]}")
+    mapfile -t peers < <(missing "${PEERS[@]}"; missing_browser)
     if ((${#peers[@]})); then request "" "$(packages "${peers[@]}")"; fi
     ensure_python test
     ;;

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from lab.bench import capturing, containers, datapath, labs, mininet, server
+from lab.bench import capturing, containers, datapath, labs, mininet, server, webpage
 from lab.bench.report import compared, markdown, show
 from lab.bench.section import Section
 from lab.console import BAD_INPUT, FAILED, fail, writable, write
@@ -25,6 +25,7 @@ _ALL = (
     *capturing.SECTIONS,
     *server.SECTIONS,
     *containers.SECTIONS,
+    *webpage.SECTIONS,
 )
 _SECTIONS = {section.name: section for section in _ALL}
 

@@ -97,10 +97,10 @@ _LARGEST: Final = (
     Aim("memory that the machine has less, GB", at_most=6.0),
     *(Aim(ratio.name, at_most=1.3) for ratio in _GROWTH),
 )
-_DEFAULT: Final = _TOPOLOGIES / "default.yaml"
+DEFAULT: Final = _TOPOLOGIES / "default.yaml"
 
 SECTIONS: Final = (
-    Section("default", "the default lab", lambda directory: _whole(_DEFAULT.read_text(), directory)),
+    Section("default", "the default lab", lambda directory: _whole(DEFAULT.read_text(), directory)),
     *(
         Section(
             f"clients-{clients}",

@@ -73,8 +73,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:
-    """A `teredo-lab` that runs on; what it says is on its standard error."""
-    return subprocess.Popen((*_COMMAND, *arguments), stderr=subprocess.PIPE, text=True)
+    """A `teredo-lab` that runs on; what it prints and what it says are piped."""
+    return subprocess.Popen((*_COMMAND, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def timed(*arguments: str) -> tuple[float, str]:

@@ -17,9 +17,10 @@ from lab.seeing.svg import svg
 from lab.state import Lab, node_facts
 from lab.topology.changes import ChangeError
 
-_ECHOES: Final = 3
 _DEADLINE: Final = 10
 """Seconds for a ping; a client gives a peer up after 8."""
+
+PING: Final = ("ping", "-6", "-n", "-i", "0.1", "-c", "3", "-w", str(_DEADLINE))
 
 
 class ActError(Exception):
@@ -75,8 +76,7 @@ def ping(lab: Lab, caller: str, callee: str, *, cold: bool) -> Told:
     address = actor.teredo if actor.role == "client" else next(iter(actor.ipv6), None)
     if address is None:
         return Told(f"ping: {callee} has no IPv6 address now", tell(cast, (), (), (), (caller, callee)), cold)
-    options = ("-6", "-n", "-i", "0.1", "-c", str(_ECHOES), "-w", str(_DEADLINE))
-    command = (*lab.entering(caller), "ping", *options, address)
+    command = (*lab.entering(caller), *PING, address)
     if cold:
         forget(lab)
     capture = Capture(lab, cast.taps(cast.links_between(caller, callee)), cast.interface)

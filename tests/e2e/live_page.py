@@ -63,9 +63,21 @@ class Page:
         script = "return document.querySelector(arguments[0])?.textContent ?? ''"
         return str(self.driver.execute_script(script, selector))
 
+    def attributes(self, selector: str, name: str) -> list[str | None]:
+        """An attribute of all such elements, read at one moment: the page replaces what changes."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.getAttribute(arguments[1]))"
+        found: list[str | None] = self.driver.execute_script(script, selector, name)
+        return found
+
+    def texts(self, selector: str) -> list[str]:
+        """What is in all such elements, likewise."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
+        found: list[str] = self.driver.execute_script(script, selector)
+        return found
+
     def until(self, selector: str, words: str = "") -> None:
         """Wait for an element, and for words in it."""
-        until(lambda: self.driver.find_elements(By.CSS_SELECTOR, selector) != [] and words in self.text(selector), 60)
+        until(lambda: any(words in text for text in self.texts(selector)[:1]), 60)
 
     def choose(self, selector: str, value: str) -> None:
         Select(self.find(selector)).select_by_value(value)

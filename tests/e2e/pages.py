@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-BROWSERS = ("chromium", "google-chrome")
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--no-first-run", "--window-size=1600,1100"),
-)
+from lab.bench import browser as real
 
 
 def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
@@ -27,17 +22,7 @@ def log(driver: webdriver.Chrome, kind: str) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def browser(directory: Path) -> Iterator[webdriver.Chrome]:
     """A browser for a while, whose files are in a directory."""
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("needs a browser, packages chromium and chromium-driver: `make test` installs them where it can")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for option in (*OPTIONS, f"--user-data-dir={directory}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        yield started
-    finally:
-        started.quit()
+    if (why := real.lacking()) is not None:
+        pytest.skip(why)
+    with real.browser(directory) as driver:
+        yield driver

@@ -55,11 +55,12 @@ def test_the_picture_says_what_each_node_is(page: Page, lab: RunningLab) -> None
     for node in lab.status()["nodes"]:
         if node["role"] == "internet":
             continue
-        label = page.find(f"#picture [data-node={node['name']}]").get_attribute("aria-label")
+        (label,) = page.attributes(f"#picture [data-node={node['name']}]", "aria-label")
+        assert label is not None
         assert node["name"] in label
         assert node["state"] in label
         assert node["nat_kind"] is None or node["nat_kind"] in label
-    assert "symmetric NAT: mapped to" in page.find("[data-node=frank]").get_attribute("aria-label")
+    assert "symmetric NAT: mapped to" in str(page.attributes("#picture [data-node=frank]", "aria-label"))
     page.until("#panels [data-node=alice]", "qualified")
     assert page.text("#panels [data-node=alice] .states [aria-current]") == "qualified"
     assert lab.teredo("alice")["external_mapping"] in page.text("#panels [data-node=alice]")
@@ -103,7 +104,7 @@ def test_a_reset_shows_the_mappings_go(page: Page, lab: RunningLab) -> None:
     assert lab.exec("home-cone-nat", "conntrack", "-L", "-p", "udp").stdout == ""
     page.picture("reset")
     page.done("#mend", "the link of alice is mended")
-    until(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#picture .link.down") == [])
+    until(lambda: page.texts("#picture .link.down") == [])
     lab.teredo("alice", "refresh")
     page.until("#panels [data-node=home-cone-nat] .mappings", "192.0.2.2:3544")
 
@@ -143,8 +144,7 @@ def test_the_matrix_is_that_of_the_check(page: Page) -> None:
     page.done("#check button", "all is as expected")
     page.until("#matrix-summary", "as expected")
     assert re.fullmatch(r"✓ (\d+) of \1 results are as expected", page.text("#matrix-summary"))
-    rows = page.driver.find_elements(By.CSS_SELECTOR, "#matrix-table tbody tr")
-    cells = {row.find_element(By.TAG_NAME, "th").text: row.text for row in rows}
+    cells = dict(zip(page.texts("#matrix-table tbody th"), page.texts("#matrix-table tbody tr"), strict=True))
     assert "direct" in cells["alice"]
     assert "relay" in cells["web"]
     assert "no, expected" in cells["frank"]
@@ -156,17 +156,15 @@ def test_a_check_from_elsewhere_is_in_the_matrix_too(page: Page, lab: RunningLab
     answer = lab.check("alice", "bob")
     good = sum(result["ok"] for result in answer["results"])
     page.until("#matrix-summary", f" {good} of {len(answer['results'])} results are as expected")
-    cells = [cell.text for cell in page.driver.find_elements(By.CSS_SELECTOR, "#matrix-table tbody th")]
-    assert cells == ["alice", "bob"]
+    assert page.texts("#matrix-table tbody th") == ["alice", "bob"]
 
 
 def test_everything_can_be_had_by_keys_and_has_a_name(page: Page) -> None:
     page.until("#panels [data-node=bob]")
     page.find("#picture [data-node=bob]").send_keys(Keys.ENTER)
-    until(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#panels [data-node=alice]") == [])
-    assert page.find("#picture [data-node=bob]").get_attribute("aria-pressed") == "true"
-    panels = page.driver.find_elements(By.CSS_SELECTOR, "#panels article")
-    assert {panel.get_attribute("data-node") for panel in panels} == {"bob", "home-addr-nat"}
+    until(lambda: page.texts("#panels [data-node=alice]") == [])
+    assert page.attributes("#picture [data-node=bob]", "aria-pressed") == ["true"]
+    assert set(page.attributes("#panels article", "data-node")) == {"bob", "home-addr-nat"}
     page.find("#picture [data-node=bob]").send_keys(Keys.SPACE)
     page.until("#panels [data-node=alice]")
     tree = page.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
