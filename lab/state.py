@@ -138,18 +138,18 @@ class Lab:
 
     def execute(self, node: str, command: Sequence[str]) -> int:
         """Run a command in a node, on this terminal; returns its exit code. Raises StateError, MachineError."""
-        from lab.backends import netns  # noqa: PLC0415 - slow to import, and few commands need it
+        from lab.backends import entering  # noqa: PLC0415 - it imports this module
 
         try:
-            return netns.execute(self.ask_once("status"), node, command)
+            return entering.execute(self.ask_once("status"), node, command)
         except OSError as error:
             raise MachineError(f"cannot enter {node}: {error}") from error
 
     def entering(self, node: str) -> tuple[str, ...]:
         """What to put before a command so that it runs in a node, without a terminal. Raises StateError."""
-        from lab.backends import netns  # noqa: PLC0415 - slow to import, and few commands need it
+        from lab.backends import entering  # noqa: PLC0415 - it imports this module
 
-        return netns.entering(self.ask_once("status"), node)
+        return entering.entering(self.ask_once("status"), node)
 
     def refit(self, plan: Plan) -> list[str]:
         """Make those nodes anew that cannot become another plan's while they run; returns their names."""

@@ -317,8 +317,11 @@ class Supervisor:
         status, places = self.status(), self._nodes.places
         await self._apart("conformance", lambda tell: run(status, places, tell), send)
 
-    async def _apart(self, name: str, work: Callable[[Tell], None], send: Callable[[dict[str, Any]], Any]) -> None:
-        """Do something in a process of its own, which may move between the nodes, and pass its results on."""
+    async def _apart(self, name: str, work: Callable[[Tell], object], send: Callable[[dict[str, Any]], Any]) -> None:
+        """Do something in a process of its own, which may move between the nodes, and pass its results on.
+
+        What it returns is let go when all else is over.
+        """
 
         def main(results: int) -> None:
             linux.set_process_name(name)
@@ -328,8 +331,9 @@ class Supervisor:
                     stream.write(answers.encode(answer))
                     stream.flush()
 
-                work(tell)
+                left = work(tell)
                 tell({"event": "done"})
+            del left  # only now: nobody waits for what takes time to be closed
 
         _, results = fork(main)
         last: dict[str, Any] = {}

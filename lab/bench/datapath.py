@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lab.backends.netns import entering
+from lab.backends.entering import entering
 from lab.bench.section import Aim, Figures, Section, command
 from lab.state import Lab
 

@@ -71,6 +71,11 @@ class Ring:
             struct.pack_into("=I", self._memory, start + _STATUS, _TO_KERNEL)
             self._next = (self._next + 1) % self._blocks
 
+    @property
+    def unread(self) -> bool:
+        """Whether there are packets in the next block, which the kernel may still be writing."""
+        return bool(_BLOCK_HEAD.unpack_from(self._memory, self._next * _BLOCK + _STATUS)[1])
+
     def lost(self) -> int:
         """How many packets found no room since the last call."""
         return int(struct.unpack("@3I", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 12))[1])

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from lab.backends import linux
@@ -58,12 +58,13 @@ class _Tap:
         return self.ring.waiting()
 
 
-def run(places: Places, request: dict[str, Any], tell: Tell, ending: int) -> None:
+def run(places: Places, request: dict[str, Any], tell: Tell, ending: int) -> object:
     """Tell what passes the `taps` of a request, pairs of node and interface, until something can be read from `ending`.
 
     A request may have a `filter`, of classic BPF. The first telling has the kind of each link; None if it is not there.
     Then come blocks of packets as the kernel writes them, since to take them apart here would cost the lab time, and,
-    now and then, the time before which no more will follow, and how many packets were lost.
+    now and then, the time before which no more will follow, and how many packets were lost. Returns the open taps: for
+    each that is let go, the kernel waits until no processor uses it any more.
     """
     taps: list[_Tap | None] = []
     room = min(_LARGEST, _ROOM // max(1, len(request["taps"])))
@@ -77,6 +78,7 @@ def run(places: Places, request: dict[str, Any], tell: Tell, ending: int) -> Non
     tell({"event": "capturing", "links": [None if tap is None else tap.link_type for tap in taps]})
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody listens any more
         _tell_all({number: tap for number, tap in enumerate(taps) if tap is not None}, tell, ending)
+    return taps
 
 
 def _tell_all(taps: dict[int, _Tap], tell: Tell, ending: int) -> None:
@@ -85,17 +87,24 @@ def _tell_all(taps: dict[int, _Tap], tell: Tell, ending: int) -> None:
     numbers = {tap.socket.fileno(): number for number, tap in taps.items()}
     for descriptor in numbers:
         poll.register(descriptor, select.EPOLLIN)
-    ended = False
+
+    def pass_on(which: Iterable[int]) -> None:
+        for number in which:
+            for block in taps[number].waiting():
+                tell({"event": "packets", "tap": number, "data": block})
+
     told = 0.0
+    ended = False
     while not ended:
         ready = {descriptor for descriptor, _ in poll.poll(_BEAT)}
         now = time.time_ns()
-        if ending in ready:
-            ended = True
-        time.sleep(HOLD / 1e9 if ended else _PAUSE)
-        for number in taps if ended else (numbers[each] for each in ready):
-            for block in taps[number].waiting():
-                tell({"event": "packets", "tap": number, "data": block})
+        ended = ending in ready
+        time.sleep(_PAUSE)
+        pass_on(taps if ended else [numbers[each] for each in ready])
+        latest = time.monotonic() + HOLD / 1e9
+        while ended and any(tap.ring.unread for tap in taps.values()) and time.monotonic() < latest:
+            time.sleep(_PAUSE)
+            pass_on(taps)
         if ended or time.monotonic() >= told + _BEAT:
             told = time.monotonic()
             lost = {number: lost for number, tap in taps.items() if (lost := tap.ring.lost())}

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from lab.seeing import pcapng
+from lab.seeing.live import Capture as LiveCapture
+from lab.seeing.live import cast_of
 from lab.testing.running import Capture
 from tests.e2e.captures import captured, captures_all_links_of_a_conversation_in_one_order, end
 from tests.e2e.conftest import Start
@@ -20,6 +22,8 @@ from tests.e2e.labs import COMMAND, SMALL, RunningLab, cli, running, until
 from tests.e2e.streams import transfer
 
 pytestmark = pytest.mark.e2e
+
+MARK = b"last"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,19 @@ def read(file: Path) -> pcapng.Recording:
 def test_all_links_in_one_order_with_comments(small: RunningLab, tmp_path: Path) -> None:
     recording = captures_all_links_of_a_conversation_in_one_order(small, tmp_path)
     assert {packet.outbound for packet in recording.packets} == {True, False}
+
+
+def test_what_passes_last_before_the_end_is_there(small: RunningLab) -> None:
+    """The kernel hands packets over a while after they have passed, some of them then."""
+    cast = cast_of(small.lab)
+    taps = cast.taps(["alice", "web"])
+    assert small.reaches("alice", "web")
+    ping = (*small.lab.entering("alice"), "ping", "-6", "-c", "1", "-p", MARK.hex(), small.address("web"))
+    for _ in range(10):
+        live = LiveCapture(small.lab, taps, cast.interface)
+        subprocess.run(ping, check=True, capture_output=True)
+        passed = [packet for packet in live.rest() if MARK * 2 in packet.frame]
+        assert sorted(packet.interface for packet in passed) == sorted([*range(len(taps))] * 2)
 
 
 def test_our_decode_and_tshark_see_the_same_endpoints(small: RunningLab, tmp_path: Path) -> None:
