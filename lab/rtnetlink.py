@@ -33,6 +33,7 @@ _NEIGHBOUR_BODY: Final = struct.Struct("=BxxxiHBB")
 _UP: Final = 1
 _NO_ARP: Final = 0x80
 _PERMANENT: Final = 0x80
+_NO_DAD: Final = 0x02
 _ANYBODY: Final = 0
 _STATIC: Final = 4
 _TO_TABLE: Final = 1
@@ -288,11 +289,15 @@ def no_link_local(index: int) -> Request:
 
 
 def address(index: int, text: str, *, present: bool = True) -> Request:
-    """Give an interface an address, or take it away; it is written with the length of its prefix."""
+    """Give an interface an address, or take it away; it is written with the length of its prefix.
+
+    Without duplicate address detection, an IPv6 address can be bound to at once. `accept_dad` at 0 does not see to
+    that: then the kernel finds out later, when it comes to it, that there is nothing to wait for.
+    """
     parsed = ip_interface(text)
-    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    family, bits = (socket.AF_INET, 0) if parsed.version == 4 else (socket.AF_INET6, _NO_DAD)
     packed = parsed.ip.packed
-    body = _ADDRESS_BODY.pack(family, parsed.network.prefixlen, 0, 0, index) + _attribute(2, packed)
+    body = _ADDRESS_BODY.pack(family, parsed.network.prefixlen, bits, 0, index) + _attribute(2, packed)
     flags = _CREATE | _EXCLUSIVE if present else 0
     return Request(f"address {text}", _ADDRESS + (not present), flags, body + _attribute(1, packed))
 

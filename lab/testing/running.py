@@ -200,6 +200,17 @@ class CannotStartError(Exception):
         self.lacking = lacking
 
 
+_LOG: Final = re.compile(r"\blog(?: is|:) (\S+)")
+_LINES: Final = 20
+
+
+def _end_of(log: Path) -> str:
+    """The last lines of a log, which goes with its lab."""
+    with contextlib.suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-_LINES:])
+    return ""
+
+
 @contextlib.contextmanager
 def running(
     topology: str | Path, directory: Path, *, name: str | None = None, backend: str = base.DEFAULT
@@ -214,9 +225,10 @@ def running(
     up = command("up", str(path), "--name", name, "--backend", backend, "--json")
     lab = RunningLab(name, directory, backend)
     if up.returncode != 0:
+        why = re.sub(r"^teredo-lab: ", "", up.stderr.strip())
+        why += "".join(f"\n{_end_of(Path(log))}" for log in _LOG.findall(why))
         with contextlib.suppress(MachineError):
             lab.lab.down()
-        why = re.sub(r"^teredo-lab: ", "", up.stderr.strip())
         raise CannotStartError(f"teredo-lab up: exit code {up.returncode}: {why}", lacking=up.returncode == 3)
     try:
         yield lab

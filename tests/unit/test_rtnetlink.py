@@ -106,6 +106,22 @@ def test_a_route_that_another_program_made_can_be_removed() -> None:
     assert apart(work) == [["192.0.2.0/24"], [[["192.0.2.1", 24]], []]]
 
 
+def test_an_ipv6_address_can_be_bound_to_at_once() -> None:
+    """Also while the kernel has not yet come to see that there is nothing to detect."""
+
+    def work() -> Any:
+        _, index = linked()
+        with Rtnetlink() as kernel:
+            kernel.do(rtnetlink.address(index, "2001:db8::1/64"))
+            with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as web:
+                web.bind(("2001:db8::1", 0))
+        return shown("-6", "address", "show", "other")[0]["addr_info"][0]
+
+    found = apart(work)
+    assert found["local"] == "2001:db8::1"
+    assert found["nodad"]
+
+
 def test_addresses_neighbours_routes_and_rules_come_and_go() -> None:
     def work() -> Any:
         _, index = linked()
