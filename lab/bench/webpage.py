@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from lab.bench.browser import browser, lacking
 from lab.bench.labs import DEFAULT
 from lab.bench.section import NAME, Aim, Figures, Section, started, timed
-from lab.state import Lab
+from lab.state import Lab, node_facts
 from lab.web.acts import PING
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ const form = document.querySelector("#ping"), picture = document.getElementById(
 form.elements.from.value = caller;
 form.elements.to.value = callee;
 form.elements.cold.checked = cold;
-let began = 0;
 picture.addEventListener("load", () => requestAnimationFrame(() => {
   done([performance.now() - began, document.getElementById("told-outcome").textContent]);
 }), {once: true});
-began = performance.now();
+const began = performance.now();
 form.querySelector("button").click();
 """
 
@@ -67,7 +66,7 @@ def _by_itself() -> float:
     """Seconds that the same ping takes without a page."""
     caller, callee = _BETWEEN
     lab = Lab(NAME)
-    address = next(node["teredo_address"] for node in lab.ask_once("status")["nodes"] if node["name"] == callee)
+    address = node_facts(lab.ask_once("status"), callee)["teredo_address"]
     began = time.monotonic()
     subprocess.run((*lab.entering(caller), *PING, address), check=True, capture_output=True)
     return time.monotonic() - began

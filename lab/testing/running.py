@@ -26,6 +26,9 @@ COMMAND: Final = (sys.executable, "-m", "lab.cli")
 PATIENCE: Final = 600.0
 """Seconds for a command; without a limit a test would never end that hangs."""
 
+_LOG: Final = re.compile(r"\blog(?: is|:) (\S+)")
+_LINES: Final = 20
+
 _serial = itertools.count()
 
 Completed = subprocess.CompletedProcess[str]
@@ -198,10 +201,6 @@ class CannotStartError(Exception):
     def __init__(self, why: str, *, lacking: bool) -> None:
         super().__init__(why)
         self.lacking = lacking
-
-
-_LOG: Final = re.compile(r"\blog(?: is|:) (\S+)")
-_LINES: Final = 20
 
 
 def _end_of(log: Path) -> str:

@@ -59,9 +59,8 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        """What is in an element, shown or not."""
-        script = "return document.querySelector(arguments[0])?.textContent ?? ''"
-        return str(self.driver.execute_script(script, selector))
+        """What is in an element, shown or not; nothing if there is none."""
+        return next(iter(self.texts(selector)), "")
 
     def attributes(self, selector: str, name: str) -> list[str | None]:
         """An attribute of all such elements, read at one moment: the page replaces what changes."""
@@ -70,7 +69,7 @@ class Page:
         return found
 
     def texts(self, selector: str) -> list[str]:
-        """What is in all such elements, likewise."""
+        """What is in all such elements, shown or not, likewise."""
         script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
         found: list[str] = self.driver.execute_script(script, selector)
         return found
