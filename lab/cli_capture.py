@@ -17,6 +17,8 @@ import typer
 
 from lab.console import BAD_INPUT, Name, err, fail, the_lab
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.seeing.cast import Cast
     from lab.seeing.live import Capture
@@ -31,6 +33,7 @@ _NICE = 10
 """How far what is done with packets stands back behind what passes them; the thread that takes them in does not."""
 
 
+@app.command()
 def capture(
     link: Annotated[
         list[str] | None,

@@ -15,6 +15,8 @@ import typer
 from lab.console import BAD_INPUT, FAILED, Json, Name, err, fail, out, progress_bar, the_lab, writable, write
 from lab.state import Lab, StateError
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.seeing.again import Conversations
 
@@ -36,6 +38,7 @@ Html = Annotated[
 _PROBES = ("icmp6", "udp", "tcp")
 
 
+@app.command()
 def check(
     nodes: Annotated[list[str] | None, typer.Argument(help="Only pairs among these nodes.", show_default=False)] = None,
     name: Name = None,

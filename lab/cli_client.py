@@ -12,6 +12,7 @@ from lab.launch import settle
 from lab.state import node_facts
 
 app = typer.Typer(
+    name="client",
     help="Change clients of a running lab. What a client is and knows now, `teredo-lab status NODE` shows.",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -17,12 +17,15 @@ from lab.launch import fresh, none_left_out
 from lab.plan import Plan
 from lab.topology.model import Topology
 
+app = typer.Typer()
+
 
 class Program(StrEnum):
     OURS = "ours"
     MIREDO = "miredo"
 
 
+@app.command()
 def conformance(
     program: Annotated[Program, typer.Option(help="The implementation that is examined.")] = Program.OURS,
     backend: Backend = base.DEFAULT,

@@ -15,6 +15,8 @@ from rich.text import Text
 
 from lab.console import BAD_INPUT, Json, fail, out
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from lab.seeing.pcapng import Recording
 
 
+@app.command()
 def decode(
     what: Annotated[
         str,

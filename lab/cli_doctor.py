@@ -14,6 +14,8 @@ from rich.text import Text
 from lab.backends import base
 from lab.console import MACHINE, Backend, Json, out
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.doctor.findings import Finding
 
@@ -25,6 +27,7 @@ _MARKS = {
 }
 
 
+@app.command()
 def doctor(backend: Backend = base.DEFAULT, as_json: Json = False) -> None:
     """Tell whether this machine can run labs, what it has of all that they use, and how to get what is missing.
 

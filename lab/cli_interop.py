@@ -16,6 +16,8 @@ from lab.backends import base
 from lab.console import BAD_INPUT, FAILED, Json, err, fail, known_backend, out, progress_bar, writable, write
 from lab.launch import fresh, none_left_out
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.interop.grid import Cell
     from lab.interop.measure import Progress
@@ -31,6 +33,7 @@ _HEADS: Final = {
 """Narrow ones, for a terminal of 80 columns."""
 
 
+@app.command()
 def interop(
     backend: Annotated[
         list[str],

@@ -15,7 +15,10 @@ from lab.link import NETEM, problems, show_rate
 from lab.plan import LinkQuality
 from lab.state import node_facts
 
+app = typer.Typer()
 
+
+@app.command()
 def link(
     node: Annotated[str | None, typer.Argument(help="The node whose link it is: `alice`, `home-nat`.")] = None,
     loss: Annotated[str | None, typer.Option(help="Packets to lose, in percent.", show_default=False)] = None,

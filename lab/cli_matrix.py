@@ -16,6 +16,8 @@ from lab.backends import base
 from lab.console import BAD_INPUT, FAILED, Backend, Json, err, fail, out, progress_bar, writable, write
 from lab.launch import fresh, read
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.matrix.experiment import Found, Progress
     from lab.matrix.verdict import Judgement
@@ -27,6 +29,7 @@ MATRIX_TOPOLOGY = Path("topologies/rfc6081.yaml")
 _COLOURS = {"Yes": "green", "SNS": "cyan", "SNS+UPnP": "magenta", "SNS+PP": "blue", "SNS+SS": "yellow", "No": "dim"}
 
 
+@app.command()
 def matrix(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A topology with a matrix.")] = MATRIX_TOPOLOGY,
     only: Annotated[

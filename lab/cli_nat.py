@@ -27,6 +27,7 @@ class _ShowByDefault(TyperGroup):
 
 
 app = typer.Typer(
+    name="nat",
     cls=_ShowByDefault,
     help="Measure the NATs of a running lab from packets, show their rules, change them.\n\n"
     "`teredo-lab nat [NODE]` is short for `teredo-lab nat show [NODE]`.",

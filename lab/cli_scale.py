@@ -15,6 +15,8 @@ from rich.text import Text
 
 from lab.console import BAD_INPUT, MACHINE, Json, err, fail, out, progress_bar
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.simulation.scale.scenarios import Size
     from lab.simulation.scale.shown import Found
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 
+@app.command()
 def scale(
     only: Annotated[
         list[str] | None,

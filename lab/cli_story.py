@@ -11,11 +11,14 @@ import typer
 
 from lab.console import BAD_INPUT, FAILED, Json, Name, fail, out, the_lab, write
 
+app = typer.Typer()
+
 if TYPE_CHECKING:
     from lab.seeing.cast import Cast
     from lab.seeing.conversation import Story
 
 
+@app.command()
 def story(
     caller: Annotated[str, typer.Argument(metavar="A", help="Who wants to reach the other.")],
     callee: Annotated[str, typer.Argument(metavar="B", help="Who is to be reached.")],

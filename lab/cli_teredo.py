@@ -32,6 +32,7 @@ from lab.teredo.tun import TunError
 from lab.teredo.tunnel import MAX_PEERS
 
 app = typer.Typer(
+    name="teredo",
     help="Run a Teredo client, server or relay by itself, or look at one that runs.",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -12,7 +12,10 @@ import typer
 
 from lab.console import BAD_INPUT, Name, err, fail, out, the_lab
 
+app = typer.Typer()
 
+
+@app.command()
 def web(
     name: Name = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The TCP port; 0 takes any that is free.")] = 8610,

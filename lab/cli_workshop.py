@@ -25,6 +25,7 @@ from lab.workshop.library import Entry, UnknownLessonError, entries, entry
 from lab.workshop.progress import Progress, ProgressError, Record
 
 app = typer.Typer(
+    name="workshop",
     help="Learn Teredo and NATs by doing: lessons of ten minutes that grade themselves, each with a lab of its own.\n\n"
     "Alone, `teredo-lab workshop` lists the lessons and how far you are.",
     epilog="Exit codes: 0 passed, 1 not yet, 2 bad input, 3 the machine lacks something.",

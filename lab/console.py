@@ -37,6 +37,8 @@ Backend = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+TopologyFile = Annotated[Path, typer.Argument(metavar="[FILE]", help="The topology to read.", show_default=True)]
+DEFAULT_TOPOLOGY = Path("topologies/default.yaml")
 err = Console(stderr=True)
 out = Console()
 

@@ -54,8 +54,8 @@ PIP_INDEX_URL=$(pip_setting index-url)
 PIP_EXTRA_INDEX_URL=$(of_the_network "$(pip_setting extra-index-url)")
 PIP_TRUSTED_HOST=$(pip_setting trusted-host)
 export PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
-reach=()
-for variable in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST {http,https,no}_proxy {HTTP,HTTPS,NO}_PROXY; do
+reach=(--build-arg PIP_INDEX_URL) # also an empty one, as Compose does: else it would build all anew
+for variable in PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST {http,https,no}_proxy {HTTP,HTTPS,NO}_PROXY; do
     if [[ -n ${!variable-} ]]; then reach+=(--build-arg "$variable"); fi
 done
 trusted=$(pip_setting cert)

@@ -64,11 +64,14 @@ def launch(plan: Plan, topology: dict[str, Any], lab: Lab, *, measure: bool) -> 
 
     `topology` is what later changes start from. Raises MachineError before anything is made, StateError.
     """
-    from lab.backends import docker, netns  # noqa: PLC0415 - slow to import
+    if type(lab) is Lab:
+        from lab.backends import netns  # noqa: PLC0415 - slow to import
 
-    if isinstance(lab, docker.DockerLab):
-        docker.preflight(plan)
-        return lab.launch(plan, topology, measure=measure)
-    netns.preflight(plan)
-    lab.prepare()
-    return netns.launch(plan, topology, lab, measure=measure)
+        netns.preflight(plan)
+        lab.prepare()
+        return netns.launch(plan, topology, lab, measure=measure)
+    from lab.backends import docker  # noqa: PLC0415 - slow to import
+
+    assert isinstance(lab, docker.DockerLab)
+    docker.preflight(plan)
+    return lab.launch(plan, topology, measure=measure)

@@ -6,9 +6,11 @@ import contextlib
 import io
 import ipaddress
 import json
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -33,6 +35,7 @@ from lab.backends.containers import (
 )
 from lab.backends.engine import CONTROLLER, LABEL, NODE, answering, engine, ensure_images
 from lab.backends.starting import AT_ONCE, Act, create, create_controller, is_watched, one_at_a_time, remove, start
+from lab.backends.supervisor import NODES
 from lab.doctor.remedies import DOCTOR
 from lab.plan import Plan
 from lab.state import Lab, MachineError, RefusedError, StateError, node_facts
@@ -43,6 +46,9 @@ _TRIES: Final = 64
 _OVERLAP: Final = "overlap"
 _STARTING: Final = 30
 """Seconds in which a controller that has been started must answer."""
+
+_LOOK: Final = 1.0
+"""Seconds without a report after which to look whether a node's container has ended."""
 
 
 class Output(io.RawIOBase):
@@ -149,8 +155,9 @@ class DockerLab(Lab):
     def launch(self, plan: Plan, topology: dict[str, Any], *, measure: bool) -> Iterator[dict[str, Any]]:
         """Make the lab's containers and yield reports; the last is `up`, or `failed` with `why` and `log`."""
         client = engine()
-        for what in ensure_images(client):
-            yield {"event": "progress", "what": what, "done": 0, "total": None}
+        with answering():
+            for what in ensure_images(client):
+                yield {"event": "progress", "what": what, "done": 0, "total": None}
         try:
             with answering():
                 network, subnet = _make_network(client, plan)
@@ -159,7 +166,47 @@ class DockerLab(Lab):
             with contextlib.suppress(MachineError):
                 self.down()
             raise
-        yield from self.ask("start")
+        yield from self._when_nodes_are_there()
+
+    def _when_nodes_are_there(self) -> Iterator[dict[str, Any]]:
+        """What the controller reports of the lab's start; it would wait long for a container that ended unheard."""
+        heard: queue.SimpleQueue[dict[str, Any] | MachineError | StateError | None] = queue.SimpleQueue()
+
+        def listen() -> None:
+            try:
+                for report in self.ask("start"):
+                    heard.put(report)
+                heard.put(None)
+            except (MachineError, StateError) as error:
+                heard.put(error)
+
+        threading.Thread(target=listen, daemon=True).start()
+        there = False
+        while True:
+            try:
+                report = heard.get(timeout=None if there else _LOOK)
+            except queue.Empty:
+                if (why := self._ended()) is not None:
+                    self.down()
+                    raise MachineError(why) from None
+                continue
+            if report is None:
+                return
+            if not isinstance(report, dict):
+                raise report
+            there |= report.get("what") == NODES and report["done"] == report["total"]
+            yield report
+
+    @answering()
+    def _ended(self) -> str | None:
+        """Which of the lab's containers has ended by itself, and what it said last; None if all run."""
+        client = engine()
+        filters: Any = {"label": [f"{LABEL}={self.name}", NODE], "status": "exited"}
+        for ended in client.containers.list(all=True, filters=filters, ignore_removed=True):
+            code = ended.attrs["State"]["ExitCode"]
+            said = _last_words(client, str(ended.id))
+            return f"the container of {ended.labels[NODE]} ended with exit code {code}{said and f': {said}'}"
+        return None
 
     def _start(
         self,
@@ -274,6 +321,7 @@ def _label(thing: Any) -> str:  # noqa: ANN401 - a container or a network
     return name
 
 
+@answering()
 def preflight(plan: Plan) -> None:
     """See to it that the engine can run this plan, before anything is made. Raises MachineError."""
     kind = engine().info().get("OSType")

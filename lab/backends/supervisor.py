@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from lab import answers, unix
 from lab.backends import links, linux, nats, replanning
@@ -30,6 +30,9 @@ _START_ORDER = ({"server"}, {"relay", "host", "nat"}, {"client"})
 _START_TIMEOUT = 10.0
 REPORT_INTERVAL = 0.05
 """Seconds between two reports of progress: more often than anybody can see would only cost."""
+NODES: Final = "nodes"
+"""Progress counts these until all are there; whoever is not is not heard of."""
+
 _REQUEST = 1 << 26
 """The longest request in bytes: it may hold a plan."""
 
@@ -96,7 +99,7 @@ class Supervisor:
 
     async def _start_programs(self, tell: Tell, *, measure: bool) -> None:
         """Servers first, since clients ask them at once, then relays and hosts, then clients."""
-        await self._nodes.programs.connect(lambda done, total: tell(progress("nodes", done, total)))
+        await self._nodes.programs.connect(lambda done, total: tell(progress(NODES, done, total)))
         self._nodes.took("nodes there")
         self._shape_links(measured=False)
         self._nodes.ready()

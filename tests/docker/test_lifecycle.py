@@ -16,14 +16,14 @@ import docker
 import pytest
 
 from lab.backends.docker import DockerLab
-from lab.backends.engine import LABEL, image
+from lab.backends.engine import LABEL, NODE, image
 from lab.plan import Route
 from lab.planner import plan
 from lab.state import MachineError
 from lab.topology.changes import described
 from lab.topology.load import load
 from lab.topology.rules import INTERNET
-from tests.e2e.labs import COMMAND, SMALL, cli
+from tests.e2e.labs import COMMAND, SMALL, cli, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.alone]
 
@@ -118,6 +118,21 @@ def test_the_error_is_of_the_node_that_cannot_be_and_not_of_those_that_need_it(
         assert of_labs(client) == []
     lab.down()
     assert re.search(r"internet: .* route 10\.9\.0\.0/16: Network is unreachable", why)
+
+
+def test_a_container_that_ends_before_its_node_is_heard_of_is_named_at_once(
+    small: Path, client: docker.DockerClient
+) -> None:
+    name = f"ended{os.getpid()}"
+    labels = [f"{LABEL}={name}", f"{NODE}=relay"]
+    command = (*COMMAND, "up", str(small), "--name", name, "--backend", "docker")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: bool(client.containers.list(filters={"label": labels}, ignore_removed=True)), timeout=60)
+        client.containers.list(filters={"label": labels})[0].kill()
+        said = process.communicate(timeout=90)[1]  # its controller alone would wait for two minutes
+    assert process.returncode == 3, said
+    assert "the container of relay ended with exit code 137" in said
+    assert of_labs(client) == []
 
 
 def test_exec_returns_what_the_command_does(small: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
+import requests
 import yaml
 from typer.testing import CliRunner
 
@@ -21,14 +22,14 @@ from lab import unix
 from lab.backends import replanning
 from lab.backends.agents import AgentPlaces
 from lab.backends.containers import CAPABILITIES, Settings, Tunnel, containers, controller_address, guest_of, room
-from lab.backends.docker import _subnets
+from lab.backends.docker import DockerLab, _subnets, preflight
 from lab.backends.nodes import Nodes
 from lab.backends.starting import one_at_a_time
 from lab.cli import app
 from lab.node import NodeError
 from lab.plan import Plan
 from lab.planner import plan
-from lab.state import Lab
+from lab.state import Lab, MachineError
 from lab.topology.load import load, parse
 
 ROOT = Path(__file__).parents[2]
@@ -212,3 +213,16 @@ def test_containers_join_their_network_one_after_another_and_start_side_by_side(
         assert begun.get(timeout=10) == "c"
         ends["a"].set()
         ends["c"].set()
+
+
+@pytest.mark.parametrize("moment", ["before it says what it is", "before it says which images it has"])
+def test_an_engine_that_goes_after_its_first_answer_is_named_so(
+    moment: str, small: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Mock(side_effect=requests.exceptions.ConnectionError("Connection refused"))
+    engine = Mock(info=gone) if moment == "before it says what it is" else Mock(**{"images.get": gone})
+    monkeypatch.setattr("lab.backends.docker.engine", lambda: engine)
+    with pytest.raises(MachineError, match="does not answer any more"):
+        if engine.info is gone:
+            preflight(small)
+        next(DockerLab("gone").launch(small, {}, measure=False))

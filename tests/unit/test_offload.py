@@ -272,11 +272,6 @@ def test_it_has_no_threads_of_its_own() -> None:
     )
 
 
-def test_the_command_line_does_not_wait_for_numpy() -> None:
-    program = "import sys, lab.cli; print('numpy' in sys.modules)"
-    assert subprocess.run((sys.executable, "-c", program), capture_output=True, check=True).stdout == b"False\n"
-
-
 def test_the_virtio_header_is_the_kernels() -> None:
     assert (
         Virtio(1, 4, 72, 1208, 40, 16).encode()
