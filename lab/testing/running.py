@@ -91,16 +91,13 @@ class RunningLab:
 
         Its exit code is as a shell gives it: 137 if it was killed.
         """
-        result = self._run(node, *command, timeout=timeout)
+        inside = (*self.lab.entering(node), *command)
+        result = subprocess.run(inside, capture_output=True, text=True, check=False, timeout=timeout)
         if result.returncode < 0:
             result.returncode = 128 - result.returncode
         if check and result.returncode != 0:
             raise AssertionError(f"{node}: {' '.join(command)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
         return result
-
-    def _run(self, node: str, *command: str, timeout: float) -> Completed:
-        inside = (*self.lab.entering(node), *command)
-        return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=timeout)
 
     def host(self, node: str) -> testinfra.host.Host:
         """A node as a host of testinfra: files, interfaces, sockets, processes and so on. Needs pytest-testinfra."""

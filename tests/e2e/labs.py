@@ -74,10 +74,7 @@ def arrives(sender: socket.socket, receiver: socket.socket, to: tuple[str, int])
 
 
 class RunningLab(anywhere.RunningLab):
-    """A lab of namespaces that is up, whose nodes are entered as a user would: by `teredo-lab exec`."""
-
-    def _run(self, node: str, *command: str, timeout: float) -> Completed:
-        return cli("exec", "--name", self.name, node, "--", *command, timeout=timeout)
+    """A lab of namespaces that is up."""
 
     @contextlib.contextmanager
     def enter(self, node: str) -> Iterator[None]:
