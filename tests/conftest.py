@@ -36,6 +36,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             OUTCOMES[str(requirement)][name] = report.outcome
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: at the end nobody waits for one of them alone."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -15,7 +15,7 @@ from lab.nat.matrix import BEYOND, FIGURE_1, OPEN
 from lab.state import all_labs
 from tests.e2e.labs import COMMAND, cli
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 LONGEST = 900
 """Seconds for six labs of 162 sites, one after the other; without a limit a test would never end that hangs."""

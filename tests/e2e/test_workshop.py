@@ -53,6 +53,7 @@ def graded(code: int) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("entry", LESSONS, ids=lambda entry: entry.id)
 def test_a_lesson_begins_undone_and_ends_with_its_solution(entry: Entry) -> None:
     started = cli("workshop", "start", str(entry.number), "--lang", "en", check=True)

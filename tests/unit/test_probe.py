@@ -36,6 +36,8 @@ class Bench:
         ([3000, 90, 40000, 7], PortChoice.RANDOM, None),
         ([3000, 3100, 3150, 40000, 2000, 500, 8000, 61000], PortChoice.RANDOM, None),
         ([5, 5, 5, 9999], PortChoice.PRESERVING, None),
+        ([61000, 5, 5, 9999], PortChoice.PRESERVING, None),
+        ([61000, 40000, 5, 9999], PortChoice.RANDOM, None),
     ],
 )
 def test_how_ports_are_chosen(ports: list[int], choice: PortChoice, delta: int | None) -> None:
