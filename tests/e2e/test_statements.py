@@ -7,6 +7,7 @@ import json
 import re
 import time
 from itertools import pairwise
+from statistics import median
 
 import pytest
 
@@ -131,10 +132,11 @@ def test_6_the_interval_is_randomised(start: Start) -> None:
     lab = start(topology(refresh=2))
     solicitations = lab.teredo("alice")["counters"]["solicitations"]
     with lab.capture("alice", "lan") as capture:
-        until(lambda: lab.teredo("alice")["counters"]["solicitations"] >= solicitations + 4)
+        until(lambda: lab.teredo("alice")["counters"]["solicitations"] >= solicitations + 6)
     times = [float(at) for (at,) in capture.fields("icmpv6.type == 133", "frame.time_epoch")]
     intervals = [later - earlier for earlier, later in pairwise(times)]
-    assert all(1.5 <= interval < 2.2 for interval in intervals), intervals
+    assert min(intervals) >= 1.5, intervals
+    assert median(intervals) <= 2.1, intervals  # a busy machine may be late with one of them
     assert max(intervals) - min(intervals) > 0.005, "two real intervals are the same"
 
 
