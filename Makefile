@@ -25,8 +25,8 @@ lab-down: ## Take all of your labs down. Nothing of them is left.
 # Most tests wait more than they compute, so some run at a time. Those that look at the whole machine come after them, alone.
 # Exit code 5 of pytest: ARGS wants none of these.
 test: for-tests with-docker ## Run all tests. ARGS goes to pytest: ARGS='-k relay -x'.
-	@$(BIN)/pytest -n 3 --dist worksteal -m 'not alone and not large' $(ARGS); first=$$?; \
-	$(BIN)/pytest -m 'alone and not large' $(ARGS); second=$$?; \
+	@$(BIN)/pytest -n 3 --dist worksteal --durations 12 -m 'not alone and not large' $(ARGS); first=$$?; \
+	$(BIN)/pytest --durations 12 -m 'alone and not large' $(ARGS); second=$$?; \
 	case $$first-$$second in 0-0 | 0-5 | 5-0) ;; *) exit 1 ;; esac
 
 test-large: for-tests with-docker ## Run the tests that are too large for `test`: the RFC's matrix in 326 containers.
