@@ -27,6 +27,8 @@ _PAIRS_AT_ONCE = 8
 _WAITING_AT_ONCE = 256
 """A pair that is expected to fail moves little data and waits long: a peer is given up after 8 s."""
 
+_NOTHING_EXPECTED: Final = "nothing is expected"
+
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -102,12 +104,13 @@ class _Check:
         """Probe pairs side by side; no two of them share both ends."""
         tap = Tap(self._places, INTERNET)
         busy = _WAITING_AT_ONCE if set(probes_) == {"icmp6"} else _PAIRS_AT_ONCE
-        at_once = {"reachable": asyncio.Semaphore(busy), "unreachable": asyncio.Semaphore(_WAITING_AT_ONCE)}
+        moving, waiting = asyncio.Semaphore(busy), asyncio.Semaphore(_WAITING_AT_ONCE)
         ends = {name for pair in expectations for name in (pair.source, pair.destination)}
         alive = [name for name in ends if self._address(name) is not None]
 
         async def one(pair: Expectation) -> None:
-            async with at_once[pair.expected]:
+            waits = pair.expected == "unreachable" and pair.because != _NOTHING_EXPECTED
+            async with waiting if waits else moving:
                 results = [self._result(pair, probe, await self._probe(pair, probe), tap) for probe in probes_]
             self.done += 1
             self._tell({"event": "pair", "done": self.done, "total": total, "results": results})
@@ -221,7 +224,7 @@ def run(view: View, request: dict[str, Any], tell: Tell) -> None:
     wanted = set(request.get("nodes") or ())
     left_out = {node["name"]: node["reason"] for node in view.status["nodes"] if node["state"] == "left out"}
     asked = [
-        Expectation(source=source, destination=destination, expected="unreachable", because="nothing is expected")
+        Expectation(source=source, destination=destination, expected="unreachable", because=_NOTHING_EXPECTED)
         for source, destination in request.get("pairs", ())
     ]
     pairs = [
