@@ -166,9 +166,9 @@ class DockerLab(Lab):
             with contextlib.suppress(MachineError):
                 self.down()
             raise
-        yield from self._when_nodes_are_there()
+        yield from self._reports_of_the_start()
 
-    def _when_nodes_are_there(self) -> Iterator[dict[str, Any]]:
+    def _reports_of_the_start(self) -> Iterator[dict[str, Any]]:
         """What the controller reports of the lab's start; it would wait long for a container that ended unheard."""
         heard: queue.SimpleQueue[dict[str, Any] | MachineError | StateError | None] = queue.SimpleQueue()
 
@@ -200,13 +200,12 @@ class DockerLab(Lab):
     @answering()
     def _ended(self) -> str | None:
         """Which of the lab's containers has ended by itself, and what it said last; None if all run."""
-        client = engine()
-        filters: Any = {"label": [f"{LABEL}={self.name}", NODE], "status": "exited"}
-        for ended in client.containers.list(all=True, filters=filters, ignore_removed=True):
-            code = ended.attrs["State"]["ExitCode"]
-            said = _last_words(client, str(ended.id))
-            return f"the container of {ended.labels[NODE]} ended with exit code {code}{said and f': {said}'}"
-        return None
+        ended = self._first({"label": [f"{LABEL}={self.name}", NODE], "status": "exited"}, all_=True)
+        if ended is None:
+            return None
+        why = f"the container of {ended.labels[NODE]} ended with exit code {ended.attrs['State']['ExitCode']}"
+        said = _last_words(engine(), str(ended.id))
+        return f"{why}: {said}" if said else why
 
     def _start(
         self,

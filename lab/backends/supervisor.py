@@ -30,6 +30,7 @@ _START_ORDER = ({"server"}, {"relay", "host", "nat"}, {"client"})
 _START_TIMEOUT = 10.0
 REPORT_INTERVAL = 0.05
 """Seconds between two reports of progress: more often than anybody can see would only cost."""
+
 NODES: Final = "nodes"
 """Progress counts these until all are there; whoever is not is not heard of."""
 

@@ -280,7 +280,8 @@ def test_a_change_that_cannot_be_is_refused_and_changes_nothing(
     assert result.returncode == 2
     assert error in result.stderr
     assert lab.node("port-nat") == before
-    assert [row["problems"] for row in lab.nat("port-nat")[1]] == [[]]
+    code, rows = lab.nat("port-nat")
+    assert (code, [row["problems"] for row in rows]) == (0, [[]])
 
 
 def test_only_nats_can_be_measured_and_changed(lab: RunningLab) -> None:

@@ -120,12 +120,15 @@ def test_what_is_missing_is_named_with_the_remedy(
     assert f"`python -m pip install {missing}`" in error
 
 
-def test_simulations_start_without_numpy() -> None:
-    """Only the simulation at scale imports it, and only when asked."""
+def test_all_commands_are_there_without_numpy() -> None:
+    """Who wants a lab need not have it: only the simulation at scale imports it, and only when asked."""
     import subprocess
     import sys
 
-    code = "import sys; sys.modules['numpy'] = sys.modules['matplotlib'] = None; import lab.cli_scale, lab.simulation"
+    code = (
+        "import sys; sys.modules['numpy'] = sys.modules['matplotlib'] = None; import lab.cli, lab.simulation;"
+        "from importlib import import_module; [import_module(f'lab.{name}') for name in lab.cli.COMMANDS.values()]"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
